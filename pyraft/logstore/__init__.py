@@ -1,0 +1,1 @@
+"""Stores of the log and the ballot."""

@@ -1,0 +1,139 @@
+"""The RPCs of Raft as values.  Transports turn them into bytes and back.
+
+Field names follow hashicorp/raft.  Every request and answer carries the sender's id
+and address (``RpcHeader``); protocol version 3 is the only one pyraft speaks, versions
+2 and 3 the ones it accepts.
+
+Source: Raft paper, Figures 2 and 13; dissertation §9.6 (pre-vote), §3.10 (TimeoutNow).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .log import Log
+
+PROTOCOL_VERSION = 3
+OLDEST_ACCEPTED_PROTOCOL_VERSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RpcHeader:
+    """Who sends: ``id`` for life, ``addr`` as the configuration has it."""
+
+    id: str = ""
+    addr: str = ""
+    protocol_version: int = PROTOCOL_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEntriesRequest:
+    """Entries after (prev_log_entry, prev_log_term), or a heartbeat (see ``is_heartbeat``)."""
+
+    header: RpcHeader
+    term: int
+    prev_log_entry: int = 0
+    prev_log_term: int = 0
+    entries: Sequence[Log] = ()
+    leader_commit_index: int = 0
+
+    @property
+    def is_heartbeat(self) -> bool:
+        """True for Go's form of a heartbeat: it proves leadership and carries nothing else."""
+        return (
+            not self.entries
+            and self.prev_log_entry == 0
+            and self.prev_log_term == 0
+            and self.leader_commit_index == 0
+            and self.term != 0
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEntriesResponse:
+    """``last_log`` hints where to retry; ``no_retry_backoff``: retry at once, the logs differ."""
+
+    header: RpcHeader
+    term: int
+    last_log: int = 0
+    success: bool = False
+    no_retry_backoff: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVoteRequest:
+    header: RpcHeader
+    term: int
+    last_log_index: int
+    last_log_term: int
+    leadership_transfer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVoteResponse:
+    header: RpcHeader
+    term: int
+    granted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPreVoteRequest:
+    """Would you vote for me in ``term``?  Nobody's term changes by the asking."""
+
+    header: RpcHeader
+    term: int
+    last_log_index: int
+    last_log_term: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPreVoteResponse:
+    header: RpcHeader
+    term: int
+    granted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutNowRequest:
+    header: RpcHeader
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutNowResponse:
+    header: RpcHeader
+
+
+@dataclass(frozen=True, slots=True)
+class StandingRequest:
+    """What have you got?  Asked by a server with an empty directory before it may vote.
+
+    A call of pyraft's own service; Go servers do not know it.
+    """
+
+    header: RpcHeader = field(default_factory=RpcHeader)
+
+
+@dataclass(frozen=True, slots=True)
+class StandingResponse:
+    """The term and the last log index that the answering server has on disk."""
+
+    header: RpcHeader
+    term: int
+    last_log: int
+
+
+Request = (
+    AppendEntriesRequest
+    | RequestVoteRequest
+    | RequestPreVoteRequest
+    | TimeoutNowRequest
+    | StandingRequest
+)
+Response = (
+    AppendEntriesResponse
+    | RequestVoteResponse
+    | RequestPreVoteResponse
+    | TimeoutNowResponse
+    | StandingResponse
+)

@@ -1,0 +1,1 @@
+"""Follower, candidate and leader: objects that die with the role."""

@@ -1,0 +1,1 @@
+"""What the Raft paper decides, as pure functions of values."""

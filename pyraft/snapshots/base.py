@@ -1,0 +1,71 @@
+"""What a store of snapshots must do.  Users may bring their own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from ..configuration import Configuration
+
+if TYPE_CHECKING:
+    from ..transport.base import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotMeta:
+    """What a snapshot covers: everything up to (index, term), and who was in the cluster."""
+
+    id: str
+    index: int
+    term: int
+    configuration: Configuration
+    configuration_index: int
+    size: int
+    version: int = 1
+
+
+class SnapshotSink(ABC):
+    """A snapshot being written.  It exists for readers only once ``close`` has returned."""
+
+    @property
+    @abstractmethod
+    def id(self) -> str:
+        """The name it will have in the store."""
+
+    @abstractmethod
+    def write(self, data: bytes) -> int:
+        """Append ``data``; return its length."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Make the snapshot durable and visible.  Idempotent."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Drop what was written.  Idempotent; does nothing after ``close``."""
+
+
+class SnapshotStore(ABC):
+    """Keeps a server's snapshots."""
+
+    @abstractmethod
+    def create(
+        self,
+        version: int,
+        index: int,
+        term: int,
+        configuration: Configuration,
+        configuration_index: int,
+        transport: Transport,
+    ) -> SnapshotSink:
+        """Begin a snapshot of the state after (index, term)."""
+
+    @abstractmethod
+    def list(self) -> Sequence[SnapshotMeta]:
+        """The complete snapshots, newest first."""
+
+    @abstractmethod
+    def open(self, id: str) -> tuple[SnapshotMeta, BinaryIO]:
+        """The snapshot named ``id`` and a reader of its bytes, which the caller closes."""

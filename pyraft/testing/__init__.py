@@ -1,0 +1,1 @@
+"""For users' own tests: checks for stores, transports and state machines."""

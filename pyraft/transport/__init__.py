@@ -1,0 +1,1 @@
+"""Transports: how servers reach each other."""
