@@ -1,0 +1,317 @@
+"""Protobuf bytes <-> messages, as github.com/Jille/raft-grpc-transport writes them.
+
+The only module that imports generated code.
+
+Entries are the bulk of all traffic and have been encoded already, by the leader that
+appended them.  So an AppendEntries request is put together from bytes: its own fields
+around the joined entries.  The receiver parses it twice: once for the fields, once with
+a twin message in which entries are plain bytes, because those are what it stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from ..errors import TransportError
+from ..log import Log, LogType, uvarint
+from ..messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    Request,
+    RequestPreVoteRequest,
+    RequestPreVoteResponse,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    Response,
+    RpcHeader,
+    StandingRequest,
+    StandingResponse,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
+)
+from . import raft_transport_pb2 as pb
+
+_LOG_TYPES = {int(member): member for member in LogType}
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One call: the path it has on the wire, and its codecs.
+
+    Decoders raise TransportError for bytes that are not the message, and nothing else.
+    """
+
+    service: str
+    name: str
+    encode_request: Callable[[Any], bytes]
+    decode_request: Callable[[bytes], Request]
+    encode_response: Callable[[Any], bytes]
+    decode_response: Callable[[bytes], Response]
+
+    @property
+    def path(self) -> str:
+        return f"/{self.service}/{self.name}"
+
+
+# ── the fields that every message has ──
+
+
+@lru_cache(maxsize=256)
+def _header_field(header: RpcHeader) -> bytes:
+    # Field 1 is written even if it is empty: a Go server that misses it panics.
+    encoded = _header_message(header).SerializeToString()
+    return b"\x0a" + uvarint(len(encoded)) + encoded
+
+
+def _header_message(header: RpcHeader) -> pb.RPCHeader:
+    return pb.RPCHeader(
+        protocol_version=header.protocol_version, id=header.id.encode(), addr=header.addr.encode()
+    )
+
+
+def _header_of(message: Any, sender: bytes = b"") -> RpcHeader:
+    """Who sent ``message``; older servers name only an address, some only in a field of its own."""
+    header = message.rpc_header
+    return _header_values(header.id, header.addr or sender, header.protocol_version)
+
+
+@lru_cache(maxsize=256)
+def _header_values(id_: bytes, addr: bytes, protocol_version: int) -> RpcHeader:
+    try:
+        return RpcHeader((id_ or addr).decode(), addr.decode(), protocol_version)
+    except UnicodeDecodeError as error:
+        raise TransportError(f"the sender's id or address is not UTF-8: {error}") from error
+
+
+def _parse(kind: Any, data: bytes) -> Any:
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise TransportError(f"{len(data)} bytes that are no {kind.DESCRIPTOR.name}: {error}") from error
+
+
+# ── AppendEntries ──
+
+
+@lru_cache(maxsize=4096)
+def _entry_prefix(length: int) -> bytes:
+    return b"\x32" + uvarint(length)
+
+
+def encode_append_entries(request: AppendEntriesRequest) -> bytes:
+    address = request.header.addr.encode()
+    parts = [_header_field(request.header)]
+    if request.term:
+        parts.append(b"\x10" + uvarint(request.term))
+    if address:
+        parts.append(b"\x1a" + uvarint(len(address)) + address)
+    if request.prev_log_entry:
+        parts.append(b"\x20" + uvarint(request.prev_log_entry))
+    if request.prev_log_term:
+        parts.append(b"\x28" + uvarint(request.prev_log_term))
+    if request.entries:
+        entries = [log.encoded for log in request.entries]
+        parts += chain.from_iterable(zip(map(_entry_prefix, map(len, entries)), entries, strict=True))
+    if request.leader_commit_index:
+        parts.append(b"\x38" + uvarint(request.leader_commit_index))
+    return b"".join(parts)
+
+
+def decode_append_entries(data: bytes) -> AppendEntriesRequest:
+    message = _parse(pb.AppendEntriesRequest, data)
+    entries: Sequence[Log] = ()
+    if message.entries:
+        raw = _parse(pb.RawEntries, data).entries
+        try:
+            entries = [
+                Log(e.index, e.term, _LOG_TYPES[e.type], e.data, e.extensions, None, encoded)
+                for e, encoded in zip(message.entries, raw, strict=True)
+            ]
+        except KeyError as unknown:
+            raise TransportError(
+                f"an entry of the unknown type {unknown}: the sender runs a newer version; update this server"
+            ) from unknown
+    return AppendEntriesRequest(
+        _header_of(message, message.leader),
+        message.term,
+        message.prev_log_entry,
+        message.prev_log_term,
+        entries,
+        message.leader_commit_index,
+    )
+
+
+def encode_append_entries_response(response: AppendEntriesResponse) -> bytes:
+    parts = [_header_field(response.header)]
+    if response.term:
+        parts.append(b"\x10" + uvarint(response.term))
+    if response.last_log:
+        parts.append(b"\x18" + uvarint(response.last_log))
+    if response.success:
+        parts.append(b"\x20\x01")
+    if response.no_retry_backoff:
+        parts.append(b"\x28\x01")
+    return b"".join(parts)
+
+
+def decode_append_entries_response(data: bytes) -> AppendEntriesResponse:
+    message = _parse(pb.AppendEntriesResponse, data)
+    return AppendEntriesResponse(
+        _header_of(message), message.term, message.last_log, message.success, message.no_retry_backoff
+    )
+
+
+# ── votes ──
+
+
+def _encode_vote_request(request: RequestVoteRequest) -> bytes:
+    return pb.RequestVoteRequest(
+        rpc_header=_header_message(request.header),
+        term=request.term,
+        candidate=request.header.addr.encode(),
+        last_log_index=request.last_log_index,
+        last_log_term=request.last_log_term,
+        leadership_transfer=request.leadership_transfer,
+    ).SerializeToString()
+
+
+def _decode_vote_request(data: bytes) -> RequestVoteRequest:
+    message = _parse(pb.RequestVoteRequest, data)
+    return RequestVoteRequest(
+        _header_of(message, message.candidate),
+        message.term,
+        message.last_log_index,
+        message.last_log_term,
+        message.leadership_transfer,
+    )
+
+
+def _encode_vote_response(response: RequestVoteResponse) -> bytes:
+    return pb.RequestVoteResponse(
+        rpc_header=_header_message(response.header), term=response.term, granted=response.granted
+    ).SerializeToString()
+
+
+def _decode_vote_response(data: bytes) -> RequestVoteResponse:
+    message = _parse(pb.RequestVoteResponse, data)
+    return RequestVoteResponse(_header_of(message), message.term, message.granted)
+
+
+def _encode_pre_vote_request(request: RequestPreVoteRequest) -> bytes:
+    return pb.RequestPreVoteRequest(
+        rpc_header=_header_message(request.header),
+        term=request.term,
+        last_log_index=request.last_log_index,
+        last_log_term=request.last_log_term,
+    ).SerializeToString()
+
+
+def _decode_pre_vote_request(data: bytes) -> RequestPreVoteRequest:
+    message = _parse(pb.RequestPreVoteRequest, data)
+    return RequestPreVoteRequest(
+        _header_of(message), message.term, message.last_log_index, message.last_log_term
+    )
+
+
+def _encode_pre_vote_response(response: RequestPreVoteResponse) -> bytes:
+    return pb.RequestPreVoteResponse(
+        rpc_header=_header_message(response.header), term=response.term, granted=response.granted
+    ).SerializeToString()
+
+
+def _decode_pre_vote_response(data: bytes) -> RequestPreVoteResponse:
+    message = _parse(pb.RequestPreVoteResponse, data)
+    return RequestPreVoteResponse(_header_of(message), message.term, message.granted)
+
+
+# ── the rest ──
+
+
+def _encode_header_only(message: TimeoutNowRequest | TimeoutNowResponse | StandingRequest) -> bytes:
+    return _header_field(message.header)
+
+
+def _decode_timeout_now_request(data: bytes) -> TimeoutNowRequest:
+    return TimeoutNowRequest(_header_of(_parse(pb.TimeoutNowRequest, data)))
+
+
+def _decode_timeout_now_response(data: bytes) -> TimeoutNowResponse:
+    return TimeoutNowResponse(_header_of(_parse(pb.TimeoutNowResponse, data)))
+
+
+def _decode_standing_request(data: bytes) -> StandingRequest:
+    return StandingRequest(_header_of(_parse(pb.StandingRequest, data)))
+
+
+def _encode_standing_response(response: StandingResponse) -> bytes:
+    return pb.StandingResponse(
+        rpc_header=_header_message(response.header), term=response.term, last_log=response.last_log
+    ).SerializeToString()
+
+
+def _decode_standing_response(data: bytes) -> StandingResponse:
+    message = _parse(pb.StandingResponse, data)
+    return StandingResponse(_header_of(message), message.term, message.last_log)
+
+
+_RAFT, _OURS = "RaftTransport", "PyRaft"
+
+PIPELINE = Method(
+    _RAFT,
+    "AppendEntriesPipeline",
+    encode_append_entries,
+    decode_append_entries,
+    encode_append_entries_response,
+    decode_append_entries_response,
+)
+"""A stream in both directions, answered in order."""
+
+METHODS: dict[type[Request], Method] = {
+    AppendEntriesRequest: Method(
+        _RAFT,
+        "AppendEntries",
+        encode_append_entries,
+        decode_append_entries,
+        encode_append_entries_response,
+        decode_append_entries_response,
+    ),
+    RequestVoteRequest: Method(
+        _RAFT,
+        "RequestVote",
+        _encode_vote_request,
+        _decode_vote_request,
+        _encode_vote_response,
+        _decode_vote_response,
+    ),
+    RequestPreVoteRequest: Method(
+        _RAFT,
+        "RequestPreVote",
+        _encode_pre_vote_request,
+        _decode_pre_vote_request,
+        _encode_pre_vote_response,
+        _decode_pre_vote_response,
+    ),
+    TimeoutNowRequest: Method(
+        _RAFT,
+        "TimeoutNow",
+        _encode_header_only,
+        _decode_timeout_now_request,
+        _encode_header_only,
+        _decode_timeout_now_response,
+    ),
+    StandingRequest: Method(
+        _OURS,
+        "Standing",
+        _encode_header_only,
+        _decode_standing_request,
+        _encode_standing_response,
+        _decode_standing_response,
+    ),
+}
+"""The calls with one request and one response, by the type of the request."""

@@ -1,0 +1,103 @@
+// Prints the bytes that Go servers put on the wire for every message of the gRPC transport:
+// one line "name hex" per message.  Regenerate the golden file with
+//
+//	cd tests/interop/go/goldens && go run . > ../../../transport/golden_grpc.txt
+package main
+
+import (
+	"encoding/hex"
+	"fmt"
+	"math"
+	"time"
+
+	pb "github.com/Jille/raft-grpc-transport/proto"
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+const header = `# Bytes of the gRPC transport's messages, as the Go library writes them.
+# Made by: cd tests/interop/go/goldens && go run . > ../../../transport/golden_grpc.txt
+# github.com/Jille/raft-grpc-transport v1.6.1, github.com/hashicorp/raft v1.7.3
+# Each line: name, hexadecimal bytes ("-" = no bytes).`
+
+func show(name string, message proto.Message) {
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(message)
+	if err != nil {
+		panic(err)
+	}
+	text := hex.EncodeToString(encoded)
+	if text == "" {
+		text = "-"
+	}
+	fmt.Println(name, text)
+}
+
+func main() {
+	fmt.Println(header)
+	rpcHeader := &pb.RPCHeader{
+		ProtocolVersion: int64(raft.ProtocolVersionMax),
+		Id:              []byte("n1"),
+		Addr:            []byte("10.0.0.1:7000"),
+	}
+	empty := &pb.RPCHeader{}
+	sender := rpcHeader.Addr
+	appendedAt := timestamppb.New(time.Date(2024, 5, 6, 7, 8, 9, 123456789, time.UTC))
+	zeroTime := timestamppb.New(time.Time{})
+
+	logs := []*pb.Log{
+		{Index: 7, Term: 2, Type: pb.Log_LOG_COMMAND, Data: []byte("hello"), Extensions: []byte{1, 2}, AppendedAt: appendedAt},
+		{Index: 8, Term: 3, Type: pb.Log_LOG_NOOP, AppendedAt: zeroTime},
+		{Index: 9, Term: 3, Type: pb.Log_LOG_ADD_PEER_DEPRECATED, Data: []byte{0x90}, AppendedAt: appendedAt},
+		{Index: 10, Term: 3, Type: pb.Log_LOG_REMOVE_PEER_DEPRECATED, Data: []byte{0x90}, AppendedAt: appendedAt},
+		{Index: 11, Term: 3, Type: pb.Log_LOG_BARRIER, AppendedAt: appendedAt},
+		{Index: 300, Term: math.MaxUint64, Type: pb.Log_LOG_CONFIGURATION, Data: make([]byte, 200)},
+		{},
+	}
+	for i, name := range []string{"command", "noop", "add_peer", "remove_peer", "barrier", "configuration", "zero"} {
+		show("log_"+name, logs[i])
+	}
+
+	show("append_entries_request", &pb.AppendEntriesRequest{
+		RpcHeader: rpcHeader, Term: 3, Leader: sender, PrevLogEntry: 6, PrevLogTerm: 2, Entries: logs, LeaderCommitIndex: 5,
+	})
+	show("append_entries_request_large", &pb.AppendEntriesRequest{
+		RpcHeader: rpcHeader, Term: math.MaxUint64, Leader: sender, PrevLogEntry: math.MaxUint64, PrevLogTerm: 1 << 32,
+		Entries: logs[:1], LeaderCommitIndex: math.MaxUint64,
+	})
+	show("append_entries_request_heartbeat", &pb.AppendEntriesRequest{RpcHeader: rpcHeader, Term: 3, Leader: sender})
+	show("append_entries_request_no_entries", &pb.AppendEntriesRequest{
+		RpcHeader: rpcHeader, Term: 3, Leader: sender, PrevLogEntry: 6, PrevLogTerm: 2, LeaderCommitIndex: 5,
+	})
+	show("append_entries_request_defaults", &pb.AppendEntriesRequest{RpcHeader: empty})
+	show("append_entries_response", &pb.AppendEntriesResponse{
+		RpcHeader: rpcHeader, Term: 3, LastLog: 12, Success: true, NoRetryBackoff: true,
+	})
+	show("append_entries_response_defaults", &pb.AppendEntriesResponse{RpcHeader: empty})
+	show("request_vote_request", &pb.RequestVoteRequest{
+		RpcHeader: rpcHeader, Term: 3, Candidate: sender, LastLogIndex: 12, LastLogTerm: 2, LeadershipTransfer: true,
+	})
+	show("request_vote_request_defaults", &pb.RequestVoteRequest{RpcHeader: empty})
+	show("request_vote_response", &pb.RequestVoteResponse{RpcHeader: rpcHeader, Term: 3, Granted: true})
+	show("request_vote_response_peers", &pb.RequestVoteResponse{
+		RpcHeader: rpcHeader, Term: 3, Peers: []byte{0x90}, Granted: true,
+	})
+	show("request_vote_response_defaults", &pb.RequestVoteResponse{RpcHeader: empty})
+	show("request_pre_vote_request", &pb.RequestPreVoteRequest{
+		RpcHeader: rpcHeader, Term: 3, LastLogIndex: 12, LastLogTerm: 2,
+	})
+	show("request_pre_vote_request_defaults", &pb.RequestPreVoteRequest{RpcHeader: empty})
+	show("request_pre_vote_response", &pb.RequestPreVoteResponse{RpcHeader: rpcHeader, Term: 3, Granted: true})
+	show("request_pre_vote_response_defaults", &pb.RequestPreVoteResponse{RpcHeader: empty})
+	show("timeout_now_request", &pb.TimeoutNowRequest{RpcHeader: rpcHeader})
+	show("timeout_now_request_defaults", &pb.TimeoutNowRequest{RpcHeader: empty})
+	show("timeout_now_response", &pb.TimeoutNowResponse{RpcHeader: rpcHeader})
+	show("timeout_now_response_no_header", &pb.TimeoutNowResponse{})
+	show("install_snapshot_request", &pb.InstallSnapshotRequest{
+		RpcHeader: rpcHeader, SnapshotVersion: 1, Term: 3, Leader: sender, LastLogIndex: 12, LastLogTerm: 2,
+		Peers: []byte{0x90}, Configuration: []byte{0x81}, ConfigurationIndex: 4, Size: 1 << 40,
+	})
+	show("install_snapshot_request_data", &pb.InstallSnapshotRequest{Data: []byte("chunk")})
+	show("install_snapshot_response", &pb.InstallSnapshotResponse{RpcHeader: rpcHeader, Term: 3, Success: true})
+	show("install_snapshot_response_defaults", &pb.InstallSnapshotResponse{RpcHeader: empty})
+}
