@@ -1,0 +1,69 @@
+"""Is an LMDB data file all there?  Asked before lmdb maps it: reading past its end kills the process.
+
+A truncated file is SIGBUS on first access and an emptied one opens as a new database; LMDB
+reports neither.  So the two meta pages are read here, as plain bytes.
+
+Source: LMDB 0.9, mdb.c: MDB_page, MDB_meta, MDB_db, mdb_env_pick_meta().
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from ..errors import CorruptStoreError
+
+REMEDY = (
+    "Wipe this server's directory and let it rejoin as a new member. Do not repair it by cutting "
+    "something off: this server's votes and acknowledgements may rest on what is lost"
+)
+
+# Native sizes and alignment: pgno_t and size_t are 4 bytes on a 32-bit machine.
+_PAGE = struct.Struct("@NHHI")  # page number, pad, flags, lower and upper
+_META = struct.Struct("@IIPN" + 2 * "IHHNNNNN" + "NN")
+_P_META = 0x08
+_MAGIC = 0xBEEFC0DE
+_VERSION = 1  # LMDB 0.9, which is what lib_version=0 writes
+
+
+class _Meta(NamedTuple):
+    page_bytes: int
+    last_page: int
+    transaction: int
+
+
+def check_data_file(path: Path) -> None:
+    """Raise CorruptStoreError unless ``path`` is as long as its newest meta page says.
+
+    The rule holds because no transaction of ours frees a page that it wrote itself; LMDB
+    leaves such pages out of the file, and a healthy file could then be shorter.
+    """
+    size = os.stat(path).st_size
+    with path.open("rb") as file:
+        first = _read_meta(path, file, 0)
+        second = _read_meta(path, file, first.page_bytes)
+    newest = second if first.transaction < second.transaction else first
+    needed = (newest.last_page + 1) * first.page_bytes
+    if size < needed:
+        raise CorruptStoreError(
+            f"{path} has {size} bytes of the {needed} it needs: it was truncated. {REMEDY}."
+        )
+
+
+def _read_meta(path: Path, file: BinaryIO, offset: int) -> _Meta:
+    file.seek(offset)
+    page = file.read(_PAGE.size + _META.size)
+    if len(page) < _PAGE.size + _META.size:
+        raise CorruptStoreError(f"{path} ends within its first two pages: it was truncated. {REMEDY}.")
+    flags = _PAGE.unpack_from(page)[2]
+    magic, version, _, _, page_bytes, *_, last_page, transaction = _META.unpack_from(page, _PAGE.size)
+    if magic != _MAGIC or version != _VERSION or not flags & _P_META:
+        raise CorruptStoreError(
+            f"{path} is no LMDB 0.9 data file: the page at byte {offset} has magic {magic:#x}, "
+            f"version {version}. {REMEDY}."
+        )
+    if not 256 <= page_bytes <= 65536 or page_bytes & (page_bytes - 1):
+        raise CorruptStoreError(f"{path} claims pages of {page_bytes} bytes: it is damaged. {REMEDY}.")
+    return _Meta(page_bytes, last_page, transaction)
