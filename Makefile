@@ -1,0 +1,77 @@
+# Needs make, a POSIX shell and a Python of 3.11 or newer with venv; everything else goes into $(VENV).
+
+VENV ?= .venv
+# The interpreter that $(VENV) is made with; empty: tools/make_env.sh looks for one.
+PYTHON ?=
+# More arguments for the program behind demo, test and bench:  make test ARGS="-k election -x"
+ARGS ?=
+
+STAMP := $(VENV)/.installed
+VENV_PY := $(VENV)/bin/python
+VENV_PY_ABS := $(if $(filter /%,$(VENV)),$(VENV_PY),$(CURDIR)/$(VENV_PY))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types layers proto-check wheel-check format proto bench env clean
+.SUFFIXES:
+
+help:
+	@echo 'make demo         run three servers, stop the leader, and watch the others go on'
+	@echo 'make test         run all tests           (ARGS="-k election -x" goes to pytest)'
+	@echo 'make check        everything else that must hold: the five checks below'
+	@echo '  make lint         formatting and lint'
+	@echo '  make types        mypy --strict'
+	@echo '  make layers       who may import whom'
+	@echo '  make proto-check  the generated code is what protos/ gives'
+	@echo '  make wheel-check  the built package works without this folder'
+	@echo 'make format       format the code, and fix what lint can fix'
+	@echo 'make proto        generate the protobuf code again'
+	@echo 'make bench        measure                 (ARGS goes to the benchmarks)'
+	@echo 'make env          only make $(VENV), which every other target does by itself'
+	@echo 'make clean        remove what builds and tests left behind; $(VENV) stays'
+	@echo
+	@echo 'PYTHON=python3.13 chooses the interpreter when $(VENV) is made;'
+	@echo 'VENV=.venv-3.13 puts the environment elsewhere, next to one that is there.'
+
+# Safe with -j and with several makes at once: the script takes a lock.
+$(STAMP): setup.cfg pyproject.toml tools/make_env.sh tools/make_env.py
+	@sh tools/make_env.sh "$(VENV)" "$(PYTHON)"
+
+env: $(STAMP)
+
+demo: $(STAMP)
+	@$(VENV_PY) examples/failover_demo/main.py $(ARGS)
+
+test: $(STAMP)
+	$(VENV_PY) -m pytest $(ARGS)
+
+check: lint types layers proto-check wheel-check
+
+lint: $(STAMP)
+	$(VENV_PY) -m ruff format --check
+	$(VENV_PY) -m ruff check
+
+types: $(STAMP)
+	$(VENV_PY) -m mypy
+
+layers: $(STAMP)
+	$(VENV_PY) -m pytest -q tests/test_import_layers.py
+
+proto-check: $(STAMP)
+	PYTHON="$(VENV_PY_ABS)" protos/generate.sh --check
+
+wheel-check: $(STAMP)
+	$(VENV_PY) tools/check_wheel.py
+
+format: $(STAMP)
+	$(VENV_PY) -m ruff format
+	$(VENV_PY) -m ruff check --fix
+
+proto: $(STAMP)
+	PYTHON="$(VENV_PY_ABS)" protos/generate.sh
+
+bench: $(STAMP)
+	$(VENV_PY) -m benchmarks $(ARGS)
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name '.venv*' -prune -o -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
