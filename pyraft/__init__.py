@@ -1,2 +1,90 @@
-"""pyraft: replicated state machines on Raft."""
+"""pyraft: replicated state machines on Raft, for programs that must not lose data.
+
+Subclass ``FSM``, open a ``Raft`` server, ``apply`` commands and wait on their futures.
+Importing this loads neither gRPC nor LMDB; they come when they are used.
+"""
+
+from .config import Config
+from .configuration import Configuration, Server, Suffrage
+from .errors import (
+    AbortedByRestoreError,
+    CantBootstrapError,
+    CommandTooLargeError,
+    ConfigError,
+    CorruptStoreError,
+    EnqueueTimeoutError,
+    ForkedProcessError,
+    FSMFailedError,
+    LeadershipLostError,
+    LeadershipTransferInProgressError,
+    LogNotFoundError,
+    NodeFailedError,
+    NotAppliedError,
+    NothingNewToSnapshotError,
+    NotLeaderError,
+    NotStartedError,
+    NotVoterError,
+    OutcomeUnknownError,
+    RaftError,
+    RaftShutdownError,
+    ShutdownTimeoutError,
+    StorageError,
+    StoreFullError,
+    TransportError,
+    UnsupportedProtocolError,
+    WouldDeadlockError,
+)
+from .fsm import FSM, BatchingFSM, ConfigurationStore, FSMSnapshot
+from .futures import ApplyFuture, IndexFuture, RaftFuture
+from .log import Log, LogType
+from .raft import Raft, ServerInfo, bootstrap_cluster, has_existing_state
+from .state import RaftState
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "FSM",
+    "AbortedByRestoreError",
+    "ApplyFuture",
+    "BatchingFSM",
+    "CantBootstrapError",
+    "CommandTooLargeError",
+    "Config",
+    "ConfigError",
+    "Configuration",
+    "ConfigurationStore",
+    "CorruptStoreError",
+    "EnqueueTimeoutError",
+    "FSMFailedError",
+    "FSMSnapshot",
+    "ForkedProcessError",
+    "IndexFuture",
+    "LeadershipLostError",
+    "LeadershipTransferInProgressError",
+    "Log",
+    "LogNotFoundError",
+    "LogType",
+    "NodeFailedError",
+    "NotAppliedError",
+    "NotLeaderError",
+    "NotStartedError",
+    "NotVoterError",
+    "NothingNewToSnapshotError",
+    "OutcomeUnknownError",
+    "Raft",
+    "RaftError",
+    "RaftFuture",
+    "RaftShutdownError",
+    "RaftState",
+    "Server",
+    "ServerInfo",
+    "ShutdownTimeoutError",
+    "StorageError",
+    "StoreFullError",
+    "Suffrage",
+    "TransportError",
+    "UnsupportedProtocolError",
+    "WouldDeadlockError",
+    "bootstrap_cluster",
+    "has_existing_state",
+]

@@ -17,6 +17,7 @@ RaftError
 │   └── FSMFailedError
 ├── ConfigError                 (also a ValueError) fix the call
 ├── WouldDeadlockError          (also a RuntimeError) waited where waiting can never end
+├── ShutdownTimeoutError        (also a TimeoutError) user code does not return
 ├── LogNotFoundError            (also a KeyError)
 └── CantBootstrapError, NotVoterError, NothingNewToSnapshotError, UnsupportedProtocolError, TransportError
 
@@ -37,9 +38,7 @@ class NotAppliedError(RaftError):
 class NotLeaderError(NotAppliedError):
     """Only the leader takes commands; ``leader_id`` and ``leader_address`` name it if it is known."""
 
-    def __init__(
-        self, server: str, leader_id: str | None = None, leader_address: str | None = None
-    ) -> None:
+    def __init__(self, server: str, leader_id: str | None = None, leader_address: str | None = None) -> None:
         self.leader_id = leader_id
         self.leader_address = leader_address
         if leader_id is None:
@@ -160,3 +159,7 @@ class UnsupportedProtocolError(RaftError):
 
 class TransportError(RaftError):
     """A peer could not be reached, did not answer in time, or answered with an error."""
+
+
+class ShutdownTimeoutError(RaftError, TimeoutError):
+    """User code (an FSM, a callback, an observer) did not return while the server shut down."""

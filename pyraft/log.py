@@ -207,10 +207,10 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 def _read_uvarint(message: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
-    for position in range(position, min(position + 10, len(message))):
-        byte = message[position]
+    for at in range(position, min(position + 10, len(message))):
+        byte = message[at]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, position + 1
+            return value, at + 1
         shift += 7
     raise CorruptStoreError("log entry bytes end in the middle of a number, or it is too long")

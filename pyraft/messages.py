@@ -124,11 +124,7 @@ class StandingResponse:
 
 
 Request = (
-    AppendEntriesRequest
-    | RequestVoteRequest
-    | RequestPreVoteRequest
-    | TimeoutNowRequest
-    | StandingRequest
+    AppendEntriesRequest | RequestVoteRequest | RequestPreVoteRequest | TimeoutNowRequest | StandingRequest
 )
 Response = (
     AppendEntriesResponse

@@ -1,1 +1,6 @@
 """Stores of snapshots."""
+
+from .base import SnapshotMeta, SnapshotSink, SnapshotStore
+from .discard import DiscardSnapshotStore
+
+__all__ = ["DiscardSnapshotStore", "SnapshotMeta", "SnapshotSink", "SnapshotStore"]

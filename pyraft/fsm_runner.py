@@ -1,0 +1,256 @@
+"""The only caller of the user's state machine: in log order, each entry once, never a gap.
+
+Runs on the ``pyraft-<id>-fsm`` thread.  It resolves the futures of commands and barriers
+itself, because a command's outcome exists only here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from .configuration import decode_configuration
+from .errors import CorruptStoreError, FSMFailedError, RaftShutdownError
+from .fsm import FSM, BatchingFSM, ConfigurationStore
+from .futures import RaftFuture
+from .log import Log, LogType
+from .node_log import NodeLog
+from .runtime import Inbox, Runtime
+from .waiting import Waiters
+
+_log = logging.getLogger(__name__)
+
+_READ_BYTES = 1024 * 1024
+
+Futures = Sequence["RaftFuture[Any] | None"]
+
+
+class _Committed(NamedTuple):
+    logs: Sequence[Log]
+    futures: Futures | None
+
+
+class _CommittedUpTo(NamedTuple):
+    last: int
+
+
+class _Stop:
+    pass
+
+
+class FsmRunner:
+    """Hands committed entries to the FSM.
+
+    Attributes:
+        applied_index: of the last entry whose effect is in the FSM; read by any thread.
+        applied: wakes whoever waits for that to grow.
+        calling: what the user's code is busy with, for error messages; None in between.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        server_id: str,
+        fsm: FSM,
+        log: NodeLog,
+        on_progress: Callable[[], None],
+    ) -> None:
+        """Prepare; ``on_progress`` is called on the FSM thread after each batch."""
+        self.applied_index = 0
+        self.applied = Waiters(runtime)
+        self.calling: str | None = None
+        self.stopping = False
+        self._inbox: Inbox = runtime.inbox(f"{server_id}-fsm")
+        self._fsm = fsm
+        self._fsm_log = log
+        self._on_progress = on_progress
+        self._batch: _Committed | None = None  # what is being applied, for whoever takes over
+
+    # -- any thread; never blocks ------------------------------------------------------------
+
+    def committed(self, logs: Sequence[Log], futures: Futures | None = None) -> None:
+        """Apply ``logs`` and resolve the future that belongs to each, where there is one."""
+        self._inbox.put(_Committed(logs, futures))
+
+    def committed_up_to(self, index: int) -> None:
+        """Apply everything up to ``index``, reading it from the log."""
+        self._inbox.put(_CommittedUpTo(index))
+
+    def stop(self) -> None:
+        """Let the thread end after the entry that it is applying.  What waits is failed."""
+        self.stopping = True
+        self._inbox.put(_Stop())
+
+    def abandon(self) -> None:
+        """Take over from a thread that is stuck in user code: fail every future it still has."""
+        self._inbox.close(_fail_event)
+        batch = self._batch
+        if batch is not None:
+            _fail_event(batch)
+
+    # -- the FSM thread ----------------------------------------------------------------------
+
+    def run(self) -> None:
+        """The thread's life.
+
+        Raises:
+            NodeFailedError: the FSM failed in a way that depends on this server, or the log
+                cannot be read; the server must stop.
+        """
+        try:
+            while not self.stopping:
+                event = self._inbox.take()
+                if isinstance(event, _Committed):
+                    self._take_batch(event)
+                elif isinstance(event, _CommittedUpTo):
+                    self._catch_up(event.last)
+                self._on_progress()
+                self.applied.notify()
+        finally:
+            self.stopping = True
+            self._inbox.close(_fail_event)
+            if self._batch is not None:
+                _fail_event(self._batch)
+            self.applied.notify()
+
+    def _take_batch(self, batch: _Committed) -> None:
+        self._batch = batch
+        if batch.logs[0].index > self.applied_index + 1:
+            self._catch_up(batch.logs[0].index - 1)
+        if not self.stopping:
+            self._apply(batch.logs, batch.futures)
+            if self.applied_index >= batch.logs[-1].index:
+                self._batch = None
+
+    def _catch_up(self, last: int) -> None:
+        while self.applied_index < last and not self.stopping:
+            self._apply(self._fsm_log.read(self.applied_index + 1, last, _READ_BYTES), None)
+            self.applied.notify()
+
+    def _apply(self, logs: Sequence[Log], futures: Futures | None) -> None:
+        if futures is None:
+            futures = (None,) * len(logs)
+        if logs[0].index <= self.applied_index:  # committed_up_to() was faster
+            skip = self.applied_index + 1 - logs[0].index
+            logs, futures = logs[skip:], futures[skip:]
+        if logs and logs[0].index != self.applied_index + 1:
+            raise CorruptStoreError(
+                f"entry {logs[0].index} would be applied after entry {self.applied_index}: the log has a gap. Keep "
+                f"the data directory and report a bug"
+            )
+        if isinstance(self._fsm, BatchingFSM):
+            self._apply_in_batches(self._fsm, logs, futures)
+        else:
+            self._apply_one_by_one(self._fsm, logs, futures)
+
+    def _apply_one_by_one(self, fsm: FSM, logs: Sequence[Log], futures: Futures) -> None:
+        apply = fsm.apply
+        for log, future in zip(logs, futures, strict=True):
+            if self.stopping:
+                return
+            error = result = None
+            if log.type is LogType.COMMAND:
+                self.calling = "apply"
+                try:
+                    result = apply(log)
+                except Exception as raised:
+                    error = raised
+                    self._stop_if_fatal(raised, log, future)
+                except BaseException as raised:
+                    self._fail(raised, log, future)
+                self.calling = None
+            elif log.type is LogType.CONFIGURATION:
+                self._configuration_committed(log, future)
+            self.applied_index = log.index
+            if future is not None:
+                if error is not None:
+                    future.try_set_exception(error)
+                else:
+                    future.try_set_result(result)
+
+    def _apply_in_batches(self, fsm: BatchingFSM, logs: Sequence[Log], futures: Futures) -> None:
+        start = 0
+        while start < len(logs) and not self.stopping:
+            end = start
+            while end < len(logs) and logs[end].type is LogType.COMMAND:
+                end += 1
+            if end > start:
+                self._apply_batch(fsm, logs[start:end], futures[start:end])
+            else:
+                end = start + 1
+                self._apply_one_by_one(fsm, logs[start:end], futures[start:end])
+            start = end
+
+    def _apply_batch(self, fsm: BatchingFSM, logs: Sequence[Log], futures: Futures) -> None:
+        self.calling = "apply_batch"
+        try:
+            results = fsm.apply_batch(logs)
+            count = len(results)
+        except BaseException as raised:
+            self._fail(raised, logs[0], futures[0])
+        self.calling = None
+        if count != len(logs):
+            self._fail(
+                ValueError(f"apply_batch() was given {len(logs)} commands and returned {count} results"),
+                logs[0],
+                futures[0],
+            )
+        for log, future, result in zip(logs, futures, results, strict=True):
+            if isinstance(result, BaseException) and (
+                not isinstance(result, Exception) or fsm.is_fatal(result)
+            ):
+                self._fail(result, log, future)
+            self.applied_index = log.index
+            if future is None:
+                continue
+            if isinstance(result, Exception):
+                future.try_set_exception(result)
+            else:
+                future.try_set_result(result)
+
+    def _configuration_committed(self, log: Log, future: RaftFuture[Any] | None) -> None:
+        if not isinstance(self._fsm, ConfigurationStore):
+            return
+        self.calling = "store_configuration"
+        try:
+            self._fsm.store_configuration(log.index, decode_configuration(log.data))
+        except BaseException as raised:
+            self._fail(raised, log, future)
+        self.calling = None
+
+    def _stop_if_fatal(self, error: Exception, log: Log, future: RaftFuture[Any] | None) -> None:
+        try:
+            fatal = self._fsm.is_fatal(error)
+        except BaseException as raised:
+            self._fail(raised, log, future)
+        if fatal:
+            self._fail(error, log, future)
+
+    def _fail(self, error: BaseException, log: Log, future: RaftFuture[Any] | None) -> None:
+        """Stop the server: its state may no longer be what the log says.
+
+        Raises:
+            FSMFailedError: always.
+        """
+        failure = fsm_failure(self.calling, log, error)
+        if future is not None:
+            future.try_set_exception(failure)
+        raise failure from error
+
+
+def fsm_failure(call: str | None, log: Log, error: BaseException) -> FSMFailedError:
+    """What happened, what it means, what to do now."""
+    return FSMFailedError(
+        f"FSM.{call or 'apply'} failed at entry {log.index} (term {log.term}) with {error!r}, which depends on this "
+        f"server: applying the next entry would make its state differ from the others', so it stopped. Mend "
+        f"the cause (a full disk, memory, the FSM's code) and start it again; the entry is applied anew. If it "
+        f"stops every server, deploy an FSM that handles the entry and start them again: see docs/operations.md"
+    )
+
+
+def _fail_event(event: Any) -> None:
+    if isinstance(event, _Committed) and event.futures is not None:
+        for future in event.futures:
+            if future is not None and not future.done():
+                future.try_set_exception(RaftShutdownError(outcome_unknown=True))

@@ -1,0 +1,89 @@
+"""Heartbeats to one peer: proof of leadership that queues behind neither disk nor entries.
+
+Runs on the ``pyraft-<id>-beat-<peer>`` thread, on a connection apart from the entries'.
+A leader whose own disk has stalled sends none, so that the others elect a new one.
+
+Source: Raft paper §5.2; Figure 2, Rules for Servers, Leaders.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from .config import Config
+from .errors import RaftError
+from .events import HigherTermSeen
+from .messages import AppendEntriesRequest, AppendEntriesResponse, RpcHeader
+from .rules.timing import back_off, heartbeat_interval
+from .runtime import Inbox, Runtime
+from .sessions import Session
+from .transport.base import Transport
+
+_log = logging.getLogger(__name__)
+
+
+class _Stop:
+    pass
+
+
+class Heartbeat:
+    """Tells one peer, again and again, that this server leads."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        config: Config,
+        header: RpcHeader,
+        transport: Transport,
+        session: Session,
+        to_main: Callable[[Any], None],
+        on_reachable: Callable[[], None],
+    ) -> None:
+        """``on_reachable`` is called after the first success that follows failures."""
+        self._runtime = runtime
+        self._config = config
+        self._request = AppendEntriesRequest(header, session.leadership.term)
+        self._transport = transport
+        self._session = session
+        self._to_main = to_main
+        self._on_reachable = on_reachable
+        self._rng = runtime.random(f"heartbeat:{header.id}:{session.peer.id}")
+        self._inbox: Inbox = runtime.inbox(f"{header.id}-beat-{session.peer.id}")
+        self._failures = 0
+
+    def stop(self) -> None:
+        """Let the thread end.  Any thread; the session must have been ended before."""
+        self._inbox.put(_Stop())
+
+    def run(self) -> None:
+        """The thread's life: until the session ends."""
+        while self._session.alive:
+            if self._session.may_send(self._runtime.now(), self._config.election_timeout):
+                self._beat()
+            if isinstance(self._inbox.take(self._runtime.now() + self._pause()), _Stop):
+                return
+
+    def _beat(self) -> None:
+        session = self._session
+        sent_at = self._runtime.now()
+        try:
+            response = self._transport.call(session.peer, self._request, self._config.heartbeat_timeout)
+        except RaftError:
+            self._failures += 1
+            return
+        if self._failures:
+            self._failures = 0
+            self._on_reachable()
+        if not isinstance(response, AppendEntriesResponse):
+            return
+        if response.term > session.leadership.term:
+            self._to_main(HigherTermSeen(session, response.term))
+        elif response.term == session.leadership.term:
+            session.heard(sent_at)
+
+    def _pause(self) -> float:
+        interval = heartbeat_interval(self._config.heartbeat_timeout, self._rng)
+        return max(interval, back_off(self._failures, self._config.heartbeat_timeout / 2))

@@ -1,0 +1,282 @@
+"""One server, put together: its state, its inboxes, its threads, and the main loop.
+
+The order of the end matters as much as that of the beginning: first nothing new gets in,
+then the transport is closed (which wakes every thread that is blocked in a call), then the
+threads go, and every future is resolved before the last of them has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .config import Config
+from .configuration import Configuration
+from .context import NodeContext
+from .errors import NodeFailedError, RaftError, RaftShutdownError, ShutdownTimeoutError, TransportError
+from .events import BootstrapRequested, NodeFailed, ProposalsWaiting, StopRequested
+from .fsm import FSM
+from .fsm_runner import FsmRunner
+from .futures import RaftFuture, ShutdownFuture
+from .logstore.base import LogStore, StableStore
+from .messages import AppendEntriesRequest
+from .notifier import Notifier
+from .proposals import ProposalQueue
+from .roles.arrival import Arrival
+from .roles.base import Next, Role, RoleName
+from .roles.candidate import Candidate
+from .roles.follower import Follower
+from .roles.leader import Leader
+from .rpc_handlers import answer_heartbeat
+from .runtime import Inbox, NotifyChannel, Runtime, Task
+from .snapshots.base import SnapshotStore
+from .state import NodeState, RaftState
+from .transport.base import IncomingRpc, Transport
+from .waiting import Waiters
+
+_WAITING_RPC_BYTES = 64 * 1024 * 1024
+"""Most bytes of requests that wait for the main thread; then callers are told to come back."""
+
+
+class Node:
+    """The threads of one server and what they share.
+
+    Attributes:
+        failure: why it stopped by itself, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        fsm: FSM,
+        log_store: LogStore,
+        stable_store: StableStore,
+        snapshot_store: SnapshotStore,
+        transport: Transport,
+        runtime: Runtime,
+        arrival: Configuration | None,
+        on_stopped: Callable[[], None],
+    ) -> None:
+        """Read the stores; start nothing.
+
+        Args:
+            arrival: the servers to ask before an empty disk may be used (see roles/arrival.py).
+            on_stopped: called on the main thread when all else has ended; closes what was opened.
+
+        Raises:
+            StorageError: the stores cannot be read, or hold what cannot be.
+        """
+        self.failure: NodeFailedError | None = None
+        self.snapshot_store = snapshot_store
+        self._runtime = runtime
+        self._on_stopped = on_stopped
+        self._arrival = arrival
+        self._inbox: Inbox = runtime.inbox(f"{config.local_id}-main")
+        channel = NotifyChannel(self._inbox, ProposalsWaiting())
+        proposals = ProposalQueue(runtime, channel, config.max_proposals, config.max_proposal_bytes)
+        state = NodeState(config.local_id, log_store, stable_store)
+        self.context = NodeContext(
+            config=config,
+            runtime=runtime,
+            transport=transport,
+            state=state,
+            inbox=self._inbox,
+            proposals=proposals,
+            fsm=FsmRunner(runtime, config.local_id, fsm, state.log, lambda: self._fsm_got_on(proposals)),
+            notifier=Notifier(runtime, config.local_id),
+            spawn=self._spawn,
+        )
+        self._tasks: list[Task] = []
+        self._main: Task | None = None
+        self._fsm_task: Task | None = None
+        self._notify_task: Task | None = None
+        self._grace: float | None = None
+        self._stopped = False
+        self._stop_waiters = Waiters(runtime)
+        self.stopped_future: ShutdownFuture = ShutdownFuture(runtime, lambda: self._main)
+
+    # -- any thread ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the threads and begin to serve."""
+        context = self.context
+        name = f"pyraft-{context.id}"
+        self._notify_task = self._runtime.spawn(
+            f"{name}-notify", self._guarded("notify", context.notifier.run)
+        )
+        self._fsm_task = self._runtime.spawn(f"{name}-fsm", self._guarded("fsm", context.fsm.run))
+        self._main = self._runtime.spawn(f"{name}-main", self._run)
+        context.transport.serve(self)
+
+    def receive(self, rpc: IncomingRpc) -> None:
+        """Take a request of another server.  On the transport's threads; never blocks."""
+        context, request = self.context, rpc.request
+        if isinstance(request, AppendEntriesRequest) and request.is_heartbeat:
+            response = answer_heartbeat(context, request)
+            if response is not None:
+                rpc.respond(response)
+                return
+        if not context.has_room_for_rpc(rpc.size_bytes, _WAITING_RPC_BYTES):
+            rpc.respond(TransportError(f"{context.id} is busy: too many bytes of requests wait there"))
+            return
+        self._inbox.put(rpc)
+
+    def bootstrap(self, configuration: Configuration, future: RaftFuture[None]) -> None:
+        self._inbox.put(BootstrapRequested(configuration, future))
+
+    def stop(self, grace: float | None) -> None:
+        """Ask the server to end.  ``grace``: seconds to wait for user code that does not return."""
+        self._grace = grace
+        self._inbox.put(StopRequested())
+
+    def wait_stopped(self, timeout: float | None) -> bool:
+        return self._stop_waiters.wait_until(lambda: self._stopped, timeout)
+
+    @property
+    def is_down(self) -> bool:
+        return self._stopped or self.context.state.role is RaftState.SHUTDOWN
+
+    # -- threads -----------------------------------------------------------------------------
+
+    def _spawn(self, name: str, run: Callable[[], None]) -> Task:
+        """Start one more thread of this server.  Main thread only."""
+        self._tasks = [task for task in self._tasks if not task.join(0)]
+        task = self._runtime.spawn(f"pyraft-{self.context.id}-{name}", self._guarded(name, run))
+        self._tasks.append(task)
+        return task
+
+    def _guarded(self, name: str, run: Callable[[], None]) -> Callable[[], None]:
+        """``run``, but no thread dies silently: its error ends the server."""
+
+        def guarded() -> None:
+            try:
+                run()
+            except NodeFailedError as error:
+                self.context.log.error("thread %s cannot go on: %s", name, error)
+                self._inbox.put(NodeFailed(error))
+            except Exception as error:
+                self.context.log.exception("thread %s died", name)
+                failure = NodeFailedError(
+                    f"the thread pyraft-{self.context.id}-{name} died of {error!r}: this is a bug; its traceback is "
+                    f"in the log"
+                )
+                failure.__cause__ = error
+                self._inbox.put(NodeFailed(failure))
+
+        return guarded
+
+    def _run(self) -> None:
+        """The main thread's life."""
+        try:
+            self._serve_roles()
+        except NodeFailedError as error:
+            self.context.log.error("this server stops: %s", error)
+            self.failure = error
+        except Exception as error:
+            self.context.log.exception("the main thread died")
+            self.failure = NodeFailedError(
+                f"the main thread of {self.context.id} died of {error!r}: this is a bug; its traceback is in the log"
+            )
+            self.failure.__cause__ = error
+        finally:
+            self._close_down()
+
+    def _serve_roles(self) -> None:
+        """From role to role until one says stop.  Each is a new object; the old one is dropped."""
+        context = self.context
+        transition = Next(RoleName.FOLLOWER)
+        if self._arrival is not None:
+            transition = Arrival(context, self._arrival).run()
+        while transition.role is not RoleName.STOP:
+            transition = self._role_for(transition).run()
+
+    def _role_for(self, transition: Next) -> Role:
+        match transition.role:
+            case RoleName.CANDIDATE:
+                return Candidate(self.context)
+            case RoleName.TRANSFER_CANDIDATE:
+                return Candidate(self.context, is_transfer=True)
+            case RoleName.LEADER:
+                return Leader(self.context)
+            case _:
+                return Follower(self.context, transition.carry)
+
+    def _fsm_got_on(self, proposals: ProposalQueue) -> None:
+        """The FSM applied something, so a leader that had no room may have some now."""
+        if len(proposals):
+            proposals.channel.poke()
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _close_down(self) -> None:
+        """Bring everything to an end, in order.  Main thread; its last act."""
+        context = self.context
+        context.enter(RaftState.SHUTDOWN)
+        failure = self.failure
+
+        def refused() -> RaftError:
+            error = RaftShutdownError()
+            error.__cause__ = failure
+            return error
+
+        waiting = context.proposals.close(refused())
+        context.notifier.fail([proposal.future for proposal in waiting], refused)
+        self._inbox.close(lambda event: _dispose(event, context.notifier, refused))
+        try:
+            context.transport.close()
+        except Exception:
+            context.log.exception("the transport did not close cleanly")
+        context.fsm.stop()
+        stuck = self._join_user_threads()
+        for task in self._tasks:
+            if not task.join(context.config.election_timeout * 2 + 5):
+                context.log.error("thread %s does not end:\n%s", task.name, task.stack())
+        self._finish(stuck)
+
+    def _join_user_threads(self) -> str | None:
+        """Wait for the threads that run user code; return what is wrong with one that is stuck."""
+        context, runtime = self.context, self._runtime
+        grace = context.config.shutdown_grace if self._grace is None else self._grace
+        deadline = runtime.now() + grace
+        stuck = None
+        assert self._fsm_task is not None and self._notify_task is not None
+        if not self._fsm_task.join(max(deadline - runtime.now(), 0)):
+            stuck = _describe_stuck(self._fsm_task, f"FSM.{context.fsm.calling or 'apply'}", grace)
+            context.fsm.abandon()
+        context.notifier.stop()
+        if not self._notify_task.join(max(deadline - runtime.now(), 0.1)):
+            stuck = stuck or _describe_stuck(self._notify_task, "a future's callback", grace)
+            context.notifier.abandon()
+        return stuck
+
+    def _finish(self, stuck: str | None) -> None:
+        try:
+            self._on_stopped()
+        except Exception:
+            self.context.log.exception("the stores did not close cleanly")
+        self._stopped = True
+        self._stop_waiters.notify()
+        self.context.leadership_news.notify()
+        self.context.fsm.applied.notify()
+        self.context.log.info("stopped")
+        if stuck is None:
+            self.stopped_future.try_set_result(None)
+        else:
+            self.context.log.error("%s", stuck)
+            self.stopped_future.try_set_exception(ShutdownTimeoutError(stuck))
+
+
+def _describe_stuck(task: Task, where: str, grace: float) -> str:
+    return (
+        f"the server is down, but thread {task.name} is still in {where} after {grace:g} s; it ends when that "
+        f"returns. It is at:\n{task.stack()}"
+    )
+
+
+def _dispose(event: Any, notifier: Notifier, refused: Callable[[], RaftError]) -> None:
+    """What becomes of an event that reaches a main thread that is gone."""
+    if isinstance(event, BootstrapRequested):
+        notifier.fail([event.future], refused)
+    elif isinstance(event, IncomingRpc):
+        event.respond(TransportError("raft is already shutdown"))

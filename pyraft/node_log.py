@@ -1,0 +1,229 @@
+"""The log as this server's threads see it: what is stored, and in front of it what is being stored.
+
+The main thread writes; any thread reads.  A leader *stages* new entries, pokes its
+replicators, which send them from memory, and only then writes them: replication overlaps
+the disk (dissertation §10.2.1).  Staged entries are not durable, so nobody counts them
+here before ``write_staged`` has returned.
+
+The newest entries stay in memory after they were written, because followers and the FSM
+want them next.  They are kept as an immutable tuple of chunks that is replaced whole: a
+reader takes the tuple once and is then undisturbed.  A reader looks there first and in the
+store second; an entry leaves memory only after the store has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from .errors import CorruptStoreError, LogNotFoundError, NodeFailedError, StorageError
+from .log import Log
+from .logstore.base import LogStore
+from .rules.election import START_OF_LOG, LogPosition
+
+_RECENT_ENTRIES = 16_384
+_RECENT_BYTES = 8 * 1024 * 1024
+
+
+class _Chunk(NamedTuple):
+    first: int
+    logs: Sequence[Log]
+    size: int  # bytes of the encoded entries
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.logs)
+
+
+class NodeLog:
+    """One server's log.
+
+    Attributes:
+        last: where the log ends, staged entries included.
+        first_index: of the oldest entry, 0 if there is none.
+    """
+
+    def __init__(self, store: LogStore) -> None:
+        """Read the ends of ``store``.
+
+        Raises:
+            StorageError: it cannot be read, or the first and last index contradict each other.
+        """
+        self._store = store
+        self._recent: tuple[_Chunk, ...] = ()
+        self._unwritten: Sequence[Log] = ()
+        self.first_index = store.first_index()
+        last_index = store.last_index()
+        if last_index and not 0 < self.first_index <= last_index:
+            raise CorruptStoreError(
+                f"the log store says its first entry is {self.first_index} and its last {last_index}: "
+                f"it is damaged. Remove this server from the cluster, clear its directory and add it anew"
+            )
+        self.last = START_OF_LOG
+        if last_index:
+            self.last = LogPosition(self._store_get(last_index).term, last_index)
+
+    # -- any thread ----------------------------------------------------------------------
+
+    def term_at(self, index: int) -> int | None:
+        """The term of the entry at ``index``; 0 before the log begins; None if it is not there."""
+        last = self.last
+        if index == last.index:
+            return last.term
+        if index == 0:
+            return 0
+        if index > last.index:
+            return None
+        for chunk in reversed(self._recent):
+            if chunk.first <= index < chunk.end:
+                return chunk.logs[index - chunk.first].term
+        try:
+            return self._store_get(index).term
+        except LogNotFoundError:
+            return None
+
+    def read(self, first: int, last: int, max_bytes: int) -> list[Log]:
+        """Entries from ``first`` on, at most to ``last``: at least one, and bounded by ``max_bytes``.
+
+        Raises:
+            LogNotFoundError: the log does not reach back to ``first``, or not up to it.
+            StorageError: the store cannot be read.
+        """
+        recent = self._recent
+        if recent and first >= recent[0].first:
+            return _read_chunks(recent, first, last, max_bytes)
+        if recent:
+            last = min(last, recent[0].first - 1)
+        try:
+            return self._store.get_logs(first, last, max_bytes)
+        except (LogNotFoundError, NodeFailedError):
+            raise
+        except Exception as error:
+            raise StorageError(f"the log store could not read entry {first}: {error}") from error
+
+    def recent(self, first: int, last: int) -> list[Log] | None:
+        """Entries ``first`` to ``last`` if all of them are in memory, else None.  Never blocks."""
+        recent = self._recent
+        if not recent or first < recent[0].first or last >= recent[-1].end:
+            return None
+        return _read_chunks(recent, first, last, None)
+
+    # -- main thread -----------------------------------------------------------------------
+
+    def stage(self, logs: Sequence[Log]) -> None:
+        """Let readers see ``logs``, which follow the last entry; they are not durable yet."""
+        self._unwritten = logs
+        self._publish(self._recent, logs)
+
+    def write_staged(self) -> None:
+        """Make what was staged durable.
+
+        Raises:
+            StorageError: it may or may not be stored; this server must stop.
+        """
+        logs, self._unwritten = self._unwritten, ()
+        self._store_call("append entries", lambda: self._store.store_logs(logs))
+        if not self.first_index:
+            self.first_index = logs[0].index
+        self._evict()
+
+    def replace_suffix(self, logs: Sequence[Log]) -> None:
+        """Make ``logs`` durable and drop whatever stood at or after the first of them.
+
+        Raises:
+            StorageError: as ``write_staged``.
+        """
+        first = logs[0].index
+        if first > self.last.index:
+            self._store_call("append entries", lambda: self._store.store_logs(logs))
+        else:
+            self._store_call("replace entries", lambda: self._store.replace_suffix(logs))
+        if not self.first_index or first < self.first_index:
+            self.first_index = first
+        self._publish(_cut(self._recent, first), logs)
+        self._evict()
+
+    def _publish(self, before: tuple[_Chunk, ...], logs: Sequence[Log]) -> None:
+        chunk = _Chunk(logs[0].index, logs, sum([len(log.encoded) for log in logs]))
+        if before and before[-1].end != chunk.first:
+            before = ()  # the entries between are only in the store
+        self._recent = (*before, chunk)
+        self.last = LogPosition(logs[-1].term, logs[-1].index)
+
+    def _evict(self) -> None:
+        """Forget the oldest written entries once there are too many.  The newest chunk stays."""
+        recent = self._recent
+        count = sum(len(chunk.logs) for chunk in recent)
+        size = sum(chunk.size for chunk in recent)
+        drop = 0
+        while drop < len(recent) - 1 and (count > _RECENT_ENTRIES or size > _RECENT_BYTES):
+            count -= len(recent[drop].logs)
+            size -= recent[drop].size
+            drop += 1
+        if drop:
+            self._recent = recent[drop:]
+
+    def _store_get(self, index: int) -> Log:
+        try:
+            return self._store.get_log(index)
+        except (LogNotFoundError, NodeFailedError):
+            raise
+        except Exception as error:
+            raise StorageError(f"the log store could not read entry {index}: {error}") from error
+
+    def _store_call(self, what: str, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except NodeFailedError:
+            raise
+        except Exception as error:
+            raise StorageError(
+                f"the log store could not {what}, so it is unknown whether they are stored: {error}"
+            ) from error
+
+
+def _read_chunks(chunks: tuple[_Chunk, ...], first: int, last: int, max_bytes: int | None) -> list[Log]:
+    start = len(chunks) - 1
+    while start > 0 and chunks[start].first > first:
+        start -= 1
+    logs: list[Log] = []
+    size = 0
+    for chunk in chunks[start:]:
+        if chunk.first > last:
+            break
+        part = chunk.logs
+        if first > chunk.first or last < chunk.end - 1:
+            part = part[max(first - chunk.first, 0) : last + 1 - chunk.first]
+            weight = sum([len(log.encoded) for log in part])
+        else:
+            weight = chunk.size
+        if max_bytes is not None and size + weight > max_bytes:
+            logs.extend(_fitting(part, max_bytes - size, at_least_one=not logs))
+            break
+        logs.extend(part)
+        size += weight
+    if not logs:
+        raise LogNotFoundError(first)
+    return logs
+
+
+def _fitting(logs: Sequence[Log], room: int, at_least_one: bool) -> Sequence[Log]:
+    count = 0
+    for log in logs:
+        room -= len(log.encoded)
+        if room < 0 and not (at_least_one and count == 0):
+            break
+        count += 1
+    return logs[:count]
+
+
+def _cut(chunks: tuple[_Chunk, ...], first_dropped: int) -> tuple[_Chunk, ...]:
+    """``chunks`` without the entries from ``first_dropped`` on."""
+    kept = []
+    for chunk in chunks:
+        if chunk.end <= first_dropped:
+            kept.append(chunk)
+        elif chunk.first < first_dropped:
+            part = chunk.logs[: first_dropped - chunk.first]
+            kept.append(_Chunk(chunk.first, part, sum([len(log.encoded) for log in part])))
+    return tuple(kept)

@@ -1,0 +1,69 @@
+"""The thread that finishes futures on behalf of the main thread, which runs no user code.
+
+A future's callbacks are user code: they run here, or on the FSM thread for apply and
+barrier futures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from .futures import RaftFuture
+from .runtime import Inbox, Runtime
+
+
+class _Resolved(NamedTuple):
+    future: RaftFuture[Any]
+    value: Any
+
+
+class _Failed(NamedTuple):
+    futures: list[RaftFuture[Any]]
+    make_error: Callable[[], BaseException]
+
+
+class _Stop:
+    pass
+
+
+class Notifier:
+    """Owns the ``pyraft-<id>-notify`` thread's inbox.  Its methods never block."""
+
+    def __init__(self, runtime: Runtime, server_id: str) -> None:
+        self._inbox: Inbox = runtime.inbox(f"{server_id}-notify")
+
+    def resolve(self, future: RaftFuture[Any], value: Any = None) -> None:
+        """Finish ``future`` with ``value`` on the notify thread."""
+        self._inbox.put(_Resolved(future, value))
+
+    def fail(self, futures: Iterable[RaftFuture[Any]], make_error: Callable[[], BaseException]) -> None:
+        """Finish each future with an error of its own, so that no two threads share a traceback."""
+        waiting = list(futures)
+        if waiting:
+            self._inbox.put(_Failed(waiting, make_error))
+
+    def stop(self) -> None:
+        """Let the thread end once it has done what was asked before."""
+        self._inbox.put(_Stop())
+
+    def run(self) -> None:
+        """The thread's life.  What is asked for after the end is done on the asking thread."""
+        while True:
+            event = self._inbox.take()
+            if isinstance(event, _Stop):
+                self._inbox.close(_finish)
+                return
+            _finish(event)
+
+    def abandon(self) -> None:
+        """Take over from a thread that is stuck in a callback: finish here what it still had."""
+        self._inbox.close(_finish)
+
+
+def _finish(event: Any) -> None:
+    if isinstance(event, _Resolved):
+        event.future.try_set_result(event.value)
+    elif isinstance(event, _Failed):
+        for future in event.futures:
+            future.try_set_exception(event.make_error())

@@ -1,0 +1,135 @@
+"""The queue of commands between the threads that call apply() and the leader loop.
+
+Bounded by count and by bytes.  It is apart from the main thread's inbox, which gets only
+a poke, so that commands never stand in front of RPCs or timers.
+"""
+
+from __future__ import annotations
+
+from .errors import EnqueueTimeoutError, RaftError
+from .futures import IndexFuture
+from .log import LogType
+from .runtime import NotifyChannel, Runtime, Signal
+
+_OVERHEAD_BYTES = 64  # of the objects around a command
+
+
+class Proposal:
+    """Something that wants to become a log entry, and the future of whoever asked."""
+
+    __slots__ = ("data", "extensions", "future", "size", "type")
+
+    def __init__(self, type: LogType, data: bytes, extensions: bytes, future: IndexFuture[object]) -> None:
+        self.type = type
+        self.data = data
+        self.extensions = extensions
+        self.future = future
+        self.size = len(data) + len(extensions) + _OVERHEAD_BYTES
+
+
+class ProposalQueue:
+    """Many threads put, the main thread takes all that waits in one go."""
+
+    def __init__(self, runtime: Runtime, channel: NotifyChannel, max_count: int, max_bytes: int) -> None:
+        self.channel = channel
+        self._runtime = runtime
+        self._max_count = max_count
+        self._max_bytes = max_bytes
+        self._lock = runtime.lock()
+        self._items: list[Proposal] = []
+        self._bytes = 0
+        self._waiting: list[Signal] = []
+        self._closed: RaftError | None = None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._bytes
+
+    def put(self, proposal: Proposal, timeout: float | None = None) -> None:
+        """Leave ``proposal`` for the leader loop; wait for room at most ``timeout`` seconds.
+
+        On a pyraft thread, or where an asyncio loop runs, it never waits.  None = no limit.
+
+        Raises:
+            EnqueueTimeoutError: no room in time; the command is in nobody's log.
+            RaftError: the queue was closed, with the reason it was closed for.
+        """
+        if not self._offer(proposal):
+            self._put_when_there_is_room(proposal, timeout)
+        self.channel.poke()
+
+    def take(self, max_count: int, max_bytes: int) -> list[Proposal]:
+        """What waits, oldest first: at most ``max_count``, and no more once past ``max_bytes``.
+
+        Main thread only.  Wakes whoever waits for room.
+        """
+        with self._lock:
+            items = self._items
+            if len(items) <= max_count and self._bytes <= max_bytes:
+                self._items, self._bytes = [], 0
+            else:
+                items = self._cut(max_count, max_bytes)
+            waiting, self._waiting = self._waiting, []
+        for signal in waiting:
+            signal.set()
+        return items
+
+    def close(self, error: RaftError) -> list[Proposal]:
+        """Refuse everything from now on with ``error``; return what still waited."""
+        with self._lock:
+            self._closed = error
+            items, self._items, self._bytes = self._items, [], 0
+            waiting, self._waiting = self._waiting, []
+        for signal in waiting:
+            signal.set()
+        return items
+
+    def _offer(self, proposal: Proposal, room: Signal | None = None) -> bool:
+        """Put if there is room; otherwise let ``room`` know when there may be."""
+        with self._lock:
+            if self._closed is not None:
+                raise self._closed
+            size = self._bytes + proposal.size
+            # An empty queue takes anything, or a command near the limit could never get in.
+            if not self._items or (len(self._items) < self._max_count and size <= self._max_bytes):
+                self._items.append(proposal)
+                self._bytes = size
+                return True
+            if room is not None:
+                self._waiting.append(room)
+            return False
+
+    def _put_when_there_is_room(self, proposal: Proposal, timeout: float | None) -> None:
+        reason = self._runtime.must_not_wait()
+        if reason is not None:
+            raise EnqueueTimeoutError(
+                f"{len(self._items)} commands are waiting already, and apply() must not wait for room here "
+                f"because {reason}: try again later, or from another thread"
+            )
+        deadline = None if timeout is None else self._runtime.now() + timeout
+        while True:
+            room = self._runtime.signal()
+            if self._offer(proposal, room):
+                return
+            self.channel.poke()
+            left = None if deadline is None else deadline - self._runtime.now()
+            if (left is not None and left <= 0) or not room.wait(left):
+                raise EnqueueTimeoutError(
+                    f"{len(self._items)} commands ({self._bytes} bytes) kept waiting for {timeout:g} s: the "
+                    f"cluster is slower than its clients. Try again later, or allow more time or more "
+                    f"max_proposals and max_proposal_bytes"
+                )
+
+    def _cut(self, max_count: int, max_bytes: int) -> list[Proposal]:
+        size = count = 0
+        for proposal in self._items:
+            if count and (count >= max_count or size + proposal.size > max_bytes):
+                break
+            size += proposal.size
+            count += 1
+        taken, self._items = self._items[:count], self._items[count:]
+        self._bytes -= size
+        return taken

@@ -1,0 +1,548 @@
+"""The handle: what users hold of one server of a cluster.
+
+Every method runs on the caller's thread: it builds a request, leaves it for the main
+thread, and returns a future.  All timeouts are seconds as float; None = no limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .config import Config
+from .configuration import Configuration, check_configuration, encode_configuration
+from .errors import (
+    CantBootstrapError,
+    CommandTooLargeError,
+    ConfigError,
+    NodeFailedError,
+    NotLeaderError,
+    NotStartedError,
+    RaftError,
+    RaftShutdownError,
+    WouldDeadlockError,
+)
+from .fsm import FSM
+from .futures import ApplyFuture, IndexFuture, RaftFuture
+from .log import Log, LogType
+from .logstore.base import LogStore, StableStore
+from .node import Node
+from .proposals import Proposal
+from .rules.election import Ballot
+from .runtime import ForkGuard, Runtime, ThreadRuntime
+from .snapshots.base import SnapshotStore
+from .state import BALLOT_KEY, RaftState, encode_ballot, load_ballot
+from .transport.base import Transport
+
+if TYPE_CHECKING:
+    from .transport.grpc_transport import Tls
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """A server: its id, and the address where it is reached."""
+
+    id: str
+    address: str
+
+
+class Raft:
+    """One server of a cluster.  Its methods may be called from any thread."""
+
+    def __init__(
+        self,
+        config: Config,
+        fsm: FSM,
+        log_store: LogStore,
+        stable_store: StableStore,
+        snapshot_store: SnapshotStore,
+        transport: Transport,
+        *,
+        runtime: Runtime | None = None,
+    ) -> None:
+        """Check the arguments and restore the server's state.  ``start()`` starts its threads.
+
+        The transport is closed when the server stops; the stores are the caller's to close.
+
+        Raises:
+            ConfigError: an argument is invalid.
+            StorageError: the stores cannot be read, or hold what cannot be.
+        """
+        self._set_up(config, fsm, log_store, stable_store, snapshot_store, transport, runtime)
+
+    def _set_up(
+        self,
+        config: Config,
+        fsm: FSM,
+        log_store: LogStore,
+        stable_store: StableStore,
+        snapshot_store: SnapshotStore,
+        transport: Transport,
+        runtime: Runtime | None,
+        arrival: Configuration | None = None,
+        on_stopped: Callable[[], None] = lambda: None,
+    ) -> None:
+        _check_parts(config, fsm, log_store, stable_store, snapshot_store, transport)
+        self._config = config
+        self._runtime = ThreadRuntime() if runtime is None else runtime
+        self._fork_guard = ForkGuard()
+        self._started = False
+        self._on_stopped = on_stopped
+        self._transport = transport
+        self._lock = self._runtime.lock()
+        self._node = Node(
+            config=config,
+            fsm=fsm,
+            log_store=log_store,
+            stable_store=stable_store,
+            snapshot_store=snapshot_store,
+            transport=transport,
+            runtime=self._runtime,
+            arrival=arrival,
+            on_stopped=on_stopped,
+        )
+        self._state = self._node.context.state
+        self._proposals = self._node.context.proposals
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        *,
+        id: str,
+        fsm: FSM,
+        address: str | None = None,
+        bootstrap: Mapping[str, str] | Configuration | None = None,
+        config: Config | None = None,
+        advertise: str | None = None,
+        transport: Transport | None = None,
+        tls: Tls | None = None,
+    ) -> Raft:
+        """A server that keeps everything below the directory ``path``.  ``with`` or ``start()`` starts it.
+
+        LMDB holds the log and the ballot, gRPC listens on ``address``.  What this opens,
+        shutdown closes.
+
+        Args:
+            path: created if it does not exist; it belongs to the server ``id`` for ever.
+            id: the server's name for life.
+            fsm: your state machine.
+            address: "host:port" to listen on; left out if ``transport`` is given.
+            bootstrap: the first members, id -> address, this server among them.  Used only
+                when the directory has no state yet.  The server then first asks the others
+                what they hold, because the directory may have been wiped: a server that
+                forgot its votes must not vote.
+            config: settings; its ``local_id`` may be left out.
+            advertise: the address that others use, if it is not ``address``.
+            transport: one of your own, or a TcpTransport, instead of gRPC.
+            tls: certificates for gRPC.
+
+        Raises:
+            ConfigError: an argument is invalid, or the directory belongs to another server id.
+            StorageError: the directory is in use, damaged or cannot be written.
+            TransportError: the address cannot be listened on.
+        """
+        from .opening import open_parts
+
+        parts = open_parts(path, id, fsm, address, bootstrap, config, advertise, transport, tls)
+        raft = cls.__new__(cls)
+        try:
+            raft._set_up(
+                parts.config,
+                fsm,
+                parts.store,
+                parts.store,
+                parts.snapshot_store,
+                parts.transport,
+                None,
+                parts.arrival,
+                parts.close,
+            )
+        except BaseException:
+            parts.close()
+            parts.transport.close()
+            raise
+        return raft
+
+    # -- life --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the threads.  Returns at once; ``wait_for_leader`` tells when there is one.
+
+        Raises:
+            RaftShutdownError: it was shut down before.
+        """
+        self._fork_guard.check(f"server {self._config.local_id}")
+        with self._lock:
+            if self._node.is_down:
+                raise RaftShutdownError()
+            if self._started:
+                return
+            self._started = True
+        self._node.start()
+
+    def __enter__(self) -> Raft:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.shutdown().result()
+
+    def shutdown(self, timeout: float | None = None) -> RaftFuture[None]:
+        """Stop the server; the future resolves once no thread of it is left.
+
+        Every other pending future resolves first.  May be called often, and before ``start``.
+
+        Args:
+            timeout: seconds to wait for user code (an FSM, a callback) that does not return;
+                None = ``Config.shutdown_grace``.  After that the future fails with
+                ShutdownTimeoutError, which names the thread and where it is.
+
+        Raises:
+            WouldDeadlockError: called on one of the threads that it would wait for.
+        """
+        self._fork_guard.check(f"server {self._config.local_id}")
+        reason = self._runtime.must_not_wait()
+        if reason is not None and "asyncio" not in reason:
+            raise WouldDeadlockError(
+                f"shutdown() here would wait for the very thread that calls it, because {reason}: call it from "
+                f"another thread"
+            )
+        with self._lock:
+            never_started = not self._started
+            self._started = True
+        if never_started:
+            self._state.role = RaftState.SHUTDOWN
+            self._transport.close()
+            self._on_stopped()
+            self._node.stopped_future.try_set_result(None)
+        else:
+            self._node.stop(timeout)
+        return self._node.stopped_future
+
+    def wait_stopped(self, timeout: float | None = None) -> bool:
+        """Block until the server is down, at most ``timeout`` seconds; return whether it is."""
+        if self._node.stopped_future.done():
+            return True
+        return self._node.wait_stopped(timeout)
+
+    @property
+    def failure(self) -> NodeFailedError | None:
+        """Why the server stopped by itself, or None."""
+        return self._node.failure
+
+    # -- commands ------------------------------------------------------------------------------
+
+    def apply(self, cmd: bytes, timeout: float | None = None) -> ApplyFuture:
+        """Replicate ``cmd`` and apply it to every FSM; the future has what ours returned.
+
+        Never blocks on consensus.  The future's error says what to do next: a
+        NotAppliedError may be retried, an OutcomeUnknownError only if the FSM can recognise
+        duplicates.
+
+        Args:
+            cmd: the command, opaque to pyraft; may be empty.
+            timeout: how long to wait for room among the waiting commands (then
+                EnqueueTimeoutError in the future).  It does not bound the command itself:
+                ``result(timeout)`` does.  On a pyraft thread, or where an asyncio loop runs,
+                it never waits.
+
+        Raises:
+            TypeError: ``cmd`` is not bytes.
+            CommandTooLargeError: longer than ``Config.max_command_bytes``.
+            NotStartedError: before ``start()``.
+
+        Source: Raft paper §5.3, §8.
+        """
+        future = ApplyFuture(self._runtime)
+        self._propose(LogType.COMMAND, cmd, b"", timeout, future)
+        return future
+
+    def apply_log(self, log: Log, timeout: float | None = None) -> ApplyFuture:
+        """As ``apply``, with the ``data`` and ``extensions`` of ``log``; the rest of it is ignored."""
+        future = ApplyFuture(self._runtime)
+        self._propose(LogType.COMMAND, log.data, log.extensions, timeout, future)
+        return future
+
+    def barrier(self, timeout: float | None = None) -> IndexFuture[int]:
+        """A future that resolves once every earlier command is applied to our FSM.
+
+        Its result is the barrier's log index.  ``timeout`` as for ``apply``.
+        """
+        future: IndexFuture[Any] = BarrierFuture(self._runtime)
+        self._propose(LogType.BARRIER, b"", b"", timeout, future)
+        return future
+
+    def _propose(
+        self, type: LogType, data: bytes, extensions: bytes, timeout: float | None, future: IndexFuture[Any]
+    ) -> None:
+        """Hand a command to the leader loop; whatever speaks against it becomes the future's error."""
+        if data.__class__ is not bytes or extensions.__class__ is not bytes:
+            data, extensions = _as_bytes(data), _as_bytes(extensions)
+        if len(data) + len(extensions) > self._config.max_command_bytes:
+            raise CommandTooLargeError(
+                f"the command has {len(data) + len(extensions)} bytes and max_command_bytes is "
+                f"{self._config.max_command_bytes}: no message could carry it to the other servers. Split it, or store "
+                f"the bulk elsewhere and replicate a reference"
+            )
+        self._check_usable()
+        state = self._state
+        if state.role is not RaftState.LEADER:
+            # No need to trouble the main thread: refusing is right at whatever moment the
+            # role was read.
+            future.try_set_exception(self._refusal())
+            return
+        try:
+            self._proposals.put(Proposal(type, data, extensions, future), timeout)
+        except RaftError as error:
+            future.try_set_exception(error)
+
+    def _refusal(self) -> RaftError:
+        if self._state.role is RaftState.SHUTDOWN:
+            return self._shut_down()
+        leader_id, address = self._state.leader or (None, None)
+        return NotLeaderError(self._config.local_id, leader_id, address)
+
+    def bootstrap_cluster(self, configuration: Configuration) -> RaftFuture[None]:
+        """Begin a new cluster on this running server, which must have no state.
+
+        Do it on one server only, or with the same configuration on each.  Unlike
+        ``open(bootstrap=...)`` it asks nobody, so never use it on a server whose disk may
+        have been wiped.  The future fails with CantBootstrapError, NotVoterError or
+        ConfigError.
+        """
+        self._check_usable()
+        future: RaftFuture[None] = RaftFuture(self._runtime)
+        if self._state.role is RaftState.SHUTDOWN:
+            future.try_set_exception(self._shut_down())
+        else:
+            self._node.bootstrap(configuration, future)
+        return future
+
+    # -- waiting ---------------------------------------------------------------------------------
+
+    def wait_for_leader(self, timeout: float | None = None) -> ServerInfo:
+        """Block until this server knows a leader (itself or another); return who leads.
+
+        Raises:
+            TimeoutError: none is known in time.
+            RaftShutdownError: the server stopped.
+        """
+        self._check_usable()
+        found: list[tuple[str, str]] = []
+
+        def known() -> bool:
+            leader = self._state.leader
+            if leader is not None:
+                found.append(leader)
+            return leader is not None or self._state.role is RaftState.SHUTDOWN
+
+        if not self._node.context.leadership_news.wait_until(known, timeout):
+            raise TimeoutError(
+                f"{self._config.local_id} knows no leader after {timeout:g} s (term {self.term}, {self._state.role}): "
+                f"are a majority of {self._members()} running, and can they reach each other?"
+            )
+        if not found:
+            raise self._shut_down()
+        return ServerInfo(*found[-1])
+
+    def wait_applied(self, index: int, timeout: float | None = None) -> None:
+        """Block until our FSM has applied the entry at ``index``.
+
+        Raises:
+            TimeoutError: not in time.
+            RaftShutdownError: the server stopped.
+        """
+        self._check_usable()
+        fsm = self._node.context.fsm
+
+        def reached() -> bool:
+            return fsm.applied_index >= index or fsm.stopping
+
+        if not fsm.applied.wait_until(reached, timeout):
+            raise TimeoutError(
+                f"{self._config.local_id} has applied {fsm.applied_index} and not {index} after {timeout:g} s"
+            )
+        if fsm.applied_index < index:
+            raise self._shut_down()
+
+    # -- what is known ---------------------------------------------------------------------------
+
+    @property
+    def state(self) -> RaftState:
+        """The role: FOLLOWER, CANDIDATE, LEADER or SHUTDOWN."""
+        return self._state.role
+
+    @property
+    def leader_id(self) -> str | None:
+        """The leader's id as far as known."""
+        leader = self._state.leader
+        return None if leader is None else leader[0]
+
+    @property
+    def leader_address(self) -> str | None:
+        """The leader's address as far as known."""
+        leader = self._state.leader
+        return None if leader is None else leader[1]
+
+    @property
+    def term(self) -> int:
+        """The latest term seen."""
+        return self._state.ballot.term
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last entry in our log."""
+        return self._state.log.last.index
+
+    @property
+    def commit_index(self) -> int:
+        """Highest index known to be committed."""
+        return self._state.commit_index
+
+    @property
+    def applied_index(self) -> int:
+        """Index of the last entry that our FSM has really applied."""
+        return self._node.context.fsm.applied_index
+
+    @property
+    def last_contact(self) -> float | None:
+        """Seconds since a leader was heard from; 0 on a leader; None if never."""
+        if self._state.role is RaftState.LEADER:
+            return 0.0
+        heard = self._state.last_contact
+        return None if heard is None else max(self._runtime.now() - heard, 0.0)
+
+    def stats(self) -> dict[str, str]:
+        """The figures that operators look at, as text; the keys are hashicorp/raft's."""
+        state, fsm = self._state, self._node.context.fsm
+        contact = self.last_contact
+        configurations = state.configurations
+        others = [s for s in configurations.latest.voters if s.id != self._config.local_id]
+        return {
+            "state": str(state.role),
+            "term": str(state.ballot.term),
+            "last_log_index": str(state.log.last.index),
+            "last_log_term": str(state.log.last.term),
+            "commit_index": str(state.commit_index),
+            "applied_index": str(fsm.applied_index),
+            "fsm_pending": str(max(state.commit_index - fsm.applied_index, 0)),
+            "last_snapshot_index": "0",
+            "last_snapshot_term": "0",
+            "protocol_version": "3",
+            "protocol_version_min": "0",
+            "protocol_version_max": "3",
+            "snapshot_version_min": "0",
+            "snapshot_version_max": "1",
+            "latest_configuration": _configuration_text(configurations.latest),
+            "latest_configuration_index": str(configurations.latest_index),
+            "num_peers": str(len(others) if state.is_voter else 0),
+            "last_contact": "never" if contact is None else ("0" if contact == 0 else f"{contact:.6f}s"),
+        }
+
+    def metrics(self) -> dict[str, int | float]:
+        """All counters and gauges; ``pyraft.metrics.METRICS`` says what each means."""
+        context = self._node.context
+        numbers = context.metrics.as_dict()
+        numbers["proposals_waiting"] = len(context.proposals)
+        numbers["proposals_waiting_bytes"] = context.proposals.waiting_bytes
+        numbers["unapplied_entries"] = max(self._state.commit_index - context.fsm.applied_index, 0)
+        return numbers
+
+    def __repr__(self) -> str:
+        return f"<Raft {self._config.local_id} at {self._transport.local_address} [{self._state.role}]>"
+
+    def _check_usable(self) -> None:
+        self._fork_guard.check(f"server {self._config.local_id}")
+        if not self._started:
+            raise NotStartedError(
+                f"server {self._config.local_id} has not been started: call start(), or use it in a with block"
+            )
+
+    def _shut_down(self) -> RaftShutdownError:
+        error = RaftShutdownError()
+        error.__cause__ = self._node.failure
+        return error
+
+    def _members(self) -> str:
+        servers = self._state.configuration.servers
+        return ", ".join(server.id for server in servers) or "the servers that were to be bootstrapped"
+
+
+class BarrierFuture(IndexFuture[Any]):
+    """Resolves to the barrier's own index."""
+
+    def try_set_result(self, value: Any) -> bool:
+        return super().try_set_result(self._index)
+
+
+def bootstrap_cluster(
+    config: Config,
+    log_store: LogStore,
+    stable_store: StableStore,
+    snapshot_store: SnapshotStore,
+    transport: Transport,
+    configuration: Configuration,
+) -> None:
+    """Write the beginning of a new cluster into the stores of a server that is not running.
+
+    Do it on one server only, or with the same configuration on each.
+
+    Raises:
+        CantBootstrapError: the stores hold state already.
+        ConfigError: the configuration is invalid.
+    """
+    check_configuration(configuration)
+    if has_existing_state(log_store, stable_store, snapshot_store):
+        raise CantBootstrapError(f"{config.local_id} has state already: bootstrap only works on new clusters")
+    stable_store.set(BALLOT_KEY, encode_ballot(Ballot(1)))
+    log_store.store_log(Log(1, 1, LogType.CONFIGURATION, encode_configuration(configuration)))
+
+
+def has_existing_state(log_store: LogStore, stable_store: StableStore, snapshot_store: SnapshotStore) -> bool:
+    """Tell whether the stores belong to a server that has been part of a cluster."""
+    return load_ballot(stable_store).term > 0 or log_store.last_index() > 0 or len(snapshot_store.list()) > 0
+
+
+def _as_bytes(value: object) -> bytes:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    raise TypeError(
+        f"a command is bytes and not {type(value).__name__}: encode it first, for example text.encode()"
+    )
+
+
+def _configuration_text(configuration: Configuration) -> str:
+    return "[" + " ".join(f"{{{s.suffrage.name} {s.id} {s.address}}}" for s in configuration.servers) + "]"
+
+
+def _check_parts(
+    config: Config,
+    fsm: FSM,
+    log_store: LogStore,
+    stable_store: StableStore,
+    snapshot_store: SnapshotStore,
+    transport: Transport,
+) -> None:
+    expected: list[tuple[str, object, type]] = [
+        ("config", config, Config),
+        ("fsm", fsm, FSM),
+        ("log_store", log_store, LogStore),
+        ("stable_store", stable_store, StableStore),
+        ("snapshot_store", snapshot_store, SnapshotStore),
+        ("transport", transport, Transport),
+    ]
+    for name, value, kind in expected:
+        if not isinstance(value, kind):
+            raise ConfigError(
+                f"{name}={value!r} is not a {kind.__name__}: pass an instance of a subclass of pyraft's {kind.__name__}"
+            )
+    if not config.local_id:
+        raise ConfigError("local_id is empty: give every server a name it keeps for life")

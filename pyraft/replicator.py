@@ -1,0 +1,404 @@
+"""The Replicator: brings one peer's log up to date, for one session.
+
+Runs on the ``pyraft-<id>-repl-<peer>`` thread.  It *probes* with single requests until the
+peer accepts one, then *streams*: further requests go out before the answers to earlier ones
+are in.  Any refusal or broken stream leads back to probing from what is known to match.
+
+What it sends comes from its session (term, commit index) and the log, never from the
+node's state, and it looks at the session after reading the log (see sessions.py).
+
+Source: Raft paper §5.3; dissertation §10.2.1.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from .config import Config
+from .errors import LogNotFoundError, RaftError, TransportError
+from .events import HigherTermSeen, PeerMatched
+from .log import Log
+from .messages import AppendEntriesRequest, AppendEntriesResponse, RpcHeader
+from .node_log import NodeLog
+from .rules.replication import next_index_after_rejection
+from .rules.timing import back_off, randomized
+from .runtime import Inbox, NotifyChannel, Runtime
+from .sessions import Session
+from .transport.base import AppendPipeline, Transport
+
+_log = logging.getLogger(__name__)
+
+# A message costs far more than an entry, so a second request leaves while one is on its
+# way only if it is worth its own message.
+_WORTH_A_MESSAGE_ENTRIES = 64
+_WORTH_A_MESSAGE_BYTES = 32 * 1024
+
+_IDLE = 60.0  # seconds between looks when nothing can happen without a poke
+
+
+class _Poked(NamedTuple):
+    """The log or the commit index moved: look at them."""
+
+
+class _Reachable(NamedTuple):
+    """A heartbeat got through to a peer that had been failing."""
+
+
+class _Stop(NamedTuple):
+    """The session ended."""
+
+
+class _Replied(NamedTuple):
+    stream: object  # which one: late news of an older stream is dropped
+    response: AppendEntriesResponse
+
+
+class _Broke(NamedTuple):
+    stream: object
+    error: RaftError
+
+
+class _Sent(NamedTuple):
+    """A request on its way."""
+
+    request: AppendEntriesRequest
+    last: int
+    at: float
+
+
+class Replicator:
+    """Sends one peer what it lacks."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        config: Config,
+        header: RpcHeader,
+        log: NodeLog,
+        transport: Transport,
+        session: Session,
+        to_main: Callable[[Any], None],
+    ) -> None:
+        self._runtime = runtime
+        self._config = config
+        self._header = header
+        self._entries = log
+        self._transport = transport
+        self._session = session
+        self._to_main = to_main
+        self._rng = runtime.random(f"replicator:{header.id}:{session.peer.id}")
+        self._inbox: Inbox = runtime.inbox(f"{header.id}-repl-{session.peer.id}")
+        self._news = NotifyChannel(self._inbox, _Poked())
+        self._next = session.next_index
+        self._commit_sent = 0  # the highest commit index that the peer has acknowledged
+        self._commit_due: float | None = None  # when to tell it the next one, if nothing else is sent
+        self._failures = 0
+        self._pipeline: AppendPipeline | None = None
+        self._current_stream: object = None
+        self._in_flight: deque[_Sent] = deque()
+        self._round_trip = 0.001  # seconds; adapts
+        self._unreachable_since: float | None = None
+
+    # -- any thread ------------------------------------------------------------------------
+
+    def poke(self) -> None:
+        """There are new entries, or a new commit index."""
+        self._news.poke()
+
+    def peer_is_reachable(self) -> None:
+        """A heartbeat got through: no reason to wait any longer."""
+        self._inbox.put(_Reachable())
+
+    def stop(self) -> None:
+        """Let the thread end.  The session must have been ended before."""
+        self._inbox.put(_Stop())
+
+    # -- its own thread ----------------------------------------------------------------------
+
+    def run(self) -> None:
+        """The thread's life: until the session ends."""
+        try:
+            while self._session.alive:
+                if self._probe():
+                    self._stream()
+        finally:
+            self._close_pipeline()
+            self._inbox.close(lambda event: None)
+
+    # probing
+
+    def _probe(self) -> bool:
+        """Send one request and wait for its answer; return True once the peer accepts one."""
+        if self._failures and not self._wait_out(back_off(self._failures, self._longest_back_off())):
+            return False
+        self._news.clear()
+        request = self._build()
+        if request is None:
+            return False
+        sent_at = self._runtime.now()
+        try:
+            response = self._transport.call(self._session.peer, request, self._config.election_timeout)
+        except RaftError as error:
+            self._failed(error)
+            return False
+        if not isinstance(response, AppendEntriesResponse):
+            return False
+        self._reached()
+        return self._take_answer(request, response, sent_at)
+
+    def _wait_out(self, seconds: float) -> bool:
+        """Wait before trying a failing peer again; False if the session ended meanwhile."""
+        deadline = self._runtime.now() + seconds
+        while True:
+            event = self._inbox.take(deadline)
+            if event is None or isinstance(event, _Reachable):
+                return self._session.alive
+            if isinstance(event, _Stop) or not self._session.alive:
+                return False
+            if isinstance(event, _Poked):
+                self._news.clear()  # _build() looks at the log in any case
+
+    def _longest_back_off(self) -> float:
+        return self._config.heartbeat_timeout / 2
+
+    # streaming
+
+    def _stream(self) -> None:
+        """Keep the peer up to date until the session ends or something goes wrong."""
+        if not self._open_pipeline():
+            return
+        while self._session.alive and self._pipeline is not None:
+            self._news.clear()
+            wake_at = self._send_what_is_due()
+            if wake_at is None:
+                return  # sending broke the stream
+            event = self._inbox.take(wake_at)
+            if isinstance(event, _Replied):
+                if event.stream is self._current_stream:
+                    self._on_reply(event.response)
+            elif isinstance(event, _Broke):
+                if event.stream is self._current_stream:
+                    self._failed(event.error)
+                    self._back_to_probing()
+            elif isinstance(event, _Stop):
+                return
+            elif event is None:
+                self._check_progress()
+
+    def _check_progress(self) -> None:
+        """Give up on a peer that answers nothing: it is frozen, or the connection is dead."""
+        if not self._in_flight:
+            return
+        silent_s = self._runtime.now() - self._in_flight[0].at
+        if silent_s >= self._patience:
+            self._failed(TransportError(f"no answer to an AppendEntries for {silent_s:.1f} s"))
+            self._back_to_probing()
+
+    def _open_pipeline(self) -> bool:
+        stream = self._current_stream = object()
+
+        def on_reply(response: AppendEntriesResponse) -> None:
+            self._inbox.put(_Replied(stream, response))
+
+        def on_error(error: RaftError) -> None:
+            self._inbox.put(_Broke(stream, error))
+
+        try:
+            self._pipeline = self._transport.pipeline(self._session.peer, on_reply, on_error)
+        except RaftError as error:
+            self._failed(error)
+            return False
+        return True
+
+    def _send_what_is_due(self) -> float | None:
+        """Send as much as the window and the entries at hand allow.
+
+        Returns the instant at which to look again even without news, None once the stream broke.
+        """
+        while self._pipeline is not None:
+            now = self._runtime.now()
+            waiting = self._entries.last.index - self._next + 1
+            if waiting <= 0:
+                return self._tell_commit(now)
+            if not self._may_send_more(waiting, now):
+                return self._look_again_at(now)
+            request = self._build()
+            if request is None:
+                return now + self._config.heartbeat_timeout
+            if self._in_flight and not _is_worth_a_message(request.entries):
+                oldest = self._in_flight[0].at
+                if now - oldest < self._round_trip:
+                    return oldest + self._round_trip
+            self._send(request, now)
+        return None
+
+    def _may_send_more(self, waiting: int, now: float) -> bool:
+        if not self._in_flight:
+            return True
+        if len(self._in_flight) >= self._config.max_inflight_appends:
+            return False
+        # Cheap look before reading: single small entries wait for the answer on its way.
+        return waiting >= 2 or now - self._in_flight[0].at >= self._round_trip
+
+    def _look_again_at(self, now: float) -> float:
+        oldest = self._in_flight[0].at
+        if len(self._in_flight) >= self._config.max_inflight_appends or now - oldest >= self._round_trip:
+            return oldest + self._patience
+        return oldest + self._round_trip
+
+    @property
+    def _patience(self) -> float:
+        """Seconds without any answer after which a stream is given up."""
+        return 2 * self._config.election_timeout
+
+    def _tell_commit(self, now: float) -> float:
+        """Nothing to send but perhaps news of a commit, once it is old enough.
+
+        The ticks stop when the peer knows that all it holds is committed.
+        """
+        if self._in_flight:
+            self._commit_due = None
+            return self._in_flight[0].at + self._patience
+        if self._commit_sent >= self._next - 1:
+            self._commit_due = None
+            return now + _IDLE
+        if self._commit_due is not None and now >= self._commit_due:
+            self._commit_due = None
+            if self._session.leadership.commit_index > self._commit_sent:
+                request = self._build()
+                if request is not None:
+                    self._send(request, now)
+                return now + self._patience
+        if self._commit_due is None:
+            self._commit_due = now + randomized(self._config.commit_timeout, self._rng)
+        return self._commit_due
+
+    def _send(self, request: AppendEntriesRequest, now: float) -> None:
+        assert self._pipeline is not None
+        try:
+            self._pipeline.send(request)
+        except RaftError as error:
+            self._failed(error)
+            self._back_to_probing()
+            return
+        last = request.prev_log_entry + len(request.entries)
+        self._in_flight.append(_Sent(request, last, now))
+        self._next = last + 1
+        self._commit_due = None
+
+    def _on_reply(self, response: AppendEntriesResponse) -> None:
+        if not self._in_flight:
+            self._back_to_probing()  # an answer that nobody asked for: trust nothing of it
+            return
+        sent = self._in_flight.popleft()
+        self._round_trip += (self._runtime.now() - sent.at - self._round_trip) / 8
+        if not self._take_answer(sent.request, response, sent.at):
+            self._back_to_probing()
+
+    def _back_to_probing(self) -> None:
+        """Trust nothing that was on its way; go on after what the peer is known to hold."""
+        if self._in_flight:
+            self._next = min(self._next, self._in_flight[0].request.prev_log_entry + 1)
+        self._close_pipeline()
+
+    def _close_pipeline(self) -> None:
+        pipeline, self._pipeline = self._pipeline, None
+        self._in_flight.clear()
+        if pipeline is not None:
+            pipeline.close()
+
+    # both
+
+    def _build(self) -> AppendEntriesRequest | None:
+        """The next request, or None if it must not be sent (then some time has passed)."""
+        leadership = self._session.leadership
+        prev = self._next - 1
+        end = self._entries.last.index
+        prev_term = self._entries.term_at(prev)
+        try:
+            logs: Sequence[Log] = ()
+            if end > prev and prev_term is not None:
+                last = min(end, prev + self._config.max_append_entries)
+                logs = self._entries.read(prev + 1, last, self._config.max_append_bytes)
+        except LogNotFoundError:
+            prev_term = None
+        commit = leadership.commit_index
+        # Only now: had the session ended before the reading, what was read may be another
+        # leader's.
+        if not self._session.alive:
+            return None
+        if prev_term is None:
+            self._lacks_a_snapshot(prev)
+            return None
+        if not self._session.may_send(self._runtime.now(), self._config.election_timeout):
+            self._wait_out(self._config.heartbeat_timeout / 10)  # the disk has stalled
+            return None
+        # Never above what this request proves: a follower of another library would commit
+        # leftovers of its own.
+        commit = min(commit, prev + len(logs))
+        return AppendEntriesRequest(self._header, leadership.term, prev, prev_term, logs, commit)
+
+    def _take_answer(
+        self, request: AppendEntriesRequest, response: AppendEntriesResponse, sent_at: float
+    ) -> bool:
+        """Act on one answer; return whether the peer accepted the request."""
+        session = self._session
+        if response.term > session.leadership.term:
+            self._to_main(HigherTermSeen(session, response.term))
+            self._failures += 1  # the session is about to end; do not ask at full speed until then
+            return False
+        if response.term < session.leadership.term:
+            return False  # of no use: it answers something that it no longer stands by
+        session.heard(sent_at)
+        if response.success:
+            self._failures = 0
+            last = request.prev_log_entry + len(request.entries)
+            self._next = max(self._next, last + 1)
+            self._commit_sent = max(self._commit_sent, request.leader_commit_index)
+            session.next_index = self._next
+            self._to_main(PeerMatched(session, last))
+            return True
+        self._next = next_index_after_rejection(request.prev_log_entry + 1, response.last_log)
+        session.next_index = self._next
+        if response.no_retry_backoff:
+            self._failures = 0
+        else:
+            self._failures += 1
+        self._in_flight.clear()  # all of it stood on what was refused
+        return False
+
+    def _lacks_a_snapshot(self, prev: int) -> None:
+        _log.error(
+            "peer=%s needs entry %d, which is not in the log any more; waiting [id=%s]",
+            self._session.peer.id,
+            prev,
+            self._header.id,
+        )
+        self._wait_out(self._config.heartbeat_timeout)
+
+    def _failed(self, error: RaftError) -> None:
+        self._failures += 1
+        if self._unreachable_since is None and self._session.alive:
+            self._unreachable_since = self._runtime.now()
+            _log.warning(
+                "cannot reach peer=%s error=%s [id=%s]", self._session.peer.id, error, self._header.id
+            )
+
+    def _reached(self) -> None:
+        if self._unreachable_since is not None:
+            for_s = self._runtime.now() - self._unreachable_since
+            _log.info("peer=%s is back for_s=%.1f [id=%s]", self._session.peer.id, for_s, self._header.id)
+            self._unreachable_since = None
+
+
+def _is_worth_a_message(entries: Sequence[Log]) -> bool:
+    if len(entries) >= _WORTH_A_MESSAGE_ENTRIES:
+        return True
+    size = 0
+    for entry in entries:
+        size += len(entry.encoded)
+    return size >= _WORTH_A_MESSAGE_BYTES

@@ -1,0 +1,134 @@
+"""Arrival: a server with an empty disk finds out whether its cluster exists already.
+
+The disk may be new, or it may have been wiped.  Until enough of the others have said
+what they hold, this server makes no promise at all: it neither votes nor takes entries.
+What follows from the answers is decided in rules/membership.py.
+
+Main thread only; one short-lived thread asks each of the others.
+"""
+
+from __future__ import annotations
+
+from ..configuration import Configuration, Server
+from ..context import NodeContext
+from ..errors import NodeFailedError, RaftError, TransportError, UnsupportedProtocolError
+from ..events import BootstrapRequested, NodeFailed, ProposalsWaiting, StandingHeard, StopRequested
+from ..messages import StandingRequest, StandingResponse
+from ..rpc_handlers import on_standing
+from ..rules.membership import Standing, ballot_on_arrival, others_to_hear
+from ..rules.timing import back_off
+from ..runtime import Signal
+from ..state import RaftState
+from ..transport.base import IncomingRpc
+from .base import Next, RoleName, raise_failure, refuse_bootstrap, refuse_proposals
+from .follower import begin_cluster
+
+_SAY_SO_EVERY = 5.0  # seconds
+
+
+class Arrival:
+    """Asks the listed servers, then begins as a member of a new cluster or as a newborn."""
+
+    def __init__(self, node: NodeContext, configuration: Configuration) -> None:
+        self._node = node
+        self._configuration = configuration
+        self._heard: dict[str, Standing | None] = {}
+        self._over: list[Signal] = []
+
+    def run(self) -> Next:
+        """Serve events until it is known how to begin."""
+        node = self._node
+        node.enter(RaftState.FOLLOWER)
+        for server in self._configuration.servers:
+            if server.id != node.id:
+                self._ask(server)
+        try:
+            return self._wait_for_answers()
+        finally:
+            for signal in self._over:
+                signal.set()
+
+    def _wait_for_answers(self) -> Next:
+        node = self._node
+        needed = others_to_hear(len(self._configuration.servers))
+        say_so_at = node.runtime.now() + 1.0
+        while len(self._heard) < needed:
+            event = node.take(say_so_at)
+            match event:
+                case None:
+                    say_so_at = node.runtime.now() + _SAY_SO_EVERY
+                    self._say_who_is_missing(needed)
+                case StandingHeard():
+                    self._heard[event.peer] = event.standing
+                case IncomingRpc(request=StandingRequest()):
+                    event.respond(on_standing(node))
+                case IncomingRpc():
+                    event.respond(
+                        TransportError(f"{node.id} has an empty disk and is asking the others what they hold")
+                    )
+                case ProposalsWaiting():
+                    refuse_proposals(node)
+                case BootstrapRequested():
+                    refuse_bootstrap(node, event, f"{node.id} is about to bootstrap by itself")
+                case NodeFailed():
+                    raise_failure(event)
+                case StopRequested():
+                    return Next(RoleName.STOP)
+        self._begin()
+        return Next(RoleName.FOLLOWER)
+
+    def _begin(self) -> None:
+        node, state = self._node, self._node.state
+        ballot, is_new = ballot_on_arrival(state.ballot, node.id, self._heard)
+        # The ballot first: a crash in between leaves an empty log, and arrival starts over.
+        state.save_ballot(ballot)
+        if is_new:
+            begin_cluster(node, self._configuration)
+        else:
+            node.log.warning(
+                "the disk is empty but the cluster exists: this server takes entries and neither votes nor "
+                "stands until it has caught up target=%d",
+                ballot.newborn.target if ballot.newborn else 0,
+            )
+
+    def _ask(self, server: Server) -> None:
+        """Ask ``server`` until it answers, on a thread of its own."""
+        node = self._node
+        over = node.runtime.signal()
+        self._over.append(over)
+
+        def ask() -> None:
+            failures = 0
+            while True:
+                try:
+                    got = node.transport.call(
+                        server, StandingRequest(node.header), node.config.election_timeout
+                    )
+                    assert isinstance(got, StandingResponse)
+                    node.inbox.put(StandingHeard(server.id, Standing(got.term, got.last_log)))
+                    return
+                except UnsupportedProtocolError:
+                    node.log.warning(
+                        "peer=%s cannot say what it holds (not a pyraft server?): counted as heard", server.id
+                    )
+                    node.inbox.put(StandingHeard(server.id, None))
+                    return
+                except NodeFailedError:
+                    raise
+                except RaftError:
+                    failures += 1
+                if over.wait(back_off(failures, node.config.election_timeout)):
+                    return
+
+        node.spawn(f"ask-{server.id}", ask)
+
+    def _say_who_is_missing(self, needed: int) -> None:
+        silent = [
+            s.id for s in self._configuration.servers if s.id != self._node.id and s.id not in self._heard
+        ]
+        self._node.log.warning(
+            "waiting to hear from %d more of %s: the disk is empty, and only they know whether the cluster "
+            "exists already",
+            needed - len(self._heard),
+            ", ".join(silent),
+        )

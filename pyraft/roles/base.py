@@ -1,0 +1,90 @@
+"""What every role has in common: one way in, one way out, and the RPCs that no role treats specially."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol
+
+from .. import rpc_handlers
+from ..context import NodeContext
+from ..errors import CantBootstrapError, NodeFailedError, NotLeaderError
+from ..events import BootstrapRequested, NodeFailed
+from ..messages import TimeoutNowRequest, TimeoutNowResponse
+from ..transport.base import IncomingRpc
+
+
+class RoleName(Enum):
+    """Where to go next."""
+
+    FOLLOWER = auto()
+    CANDIDATE = auto()
+    TRANSFER_CANDIDATE = auto()
+    LEADER = auto()
+    STOP = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """The role that comes next, and a request that the old one left for it to answer."""
+
+    role: RoleName
+    carry: IncomingRpc | None = None
+
+
+class Role(Protocol):
+    """A role is made when the server enters it and dropped when it leaves it."""
+
+    def run(self) -> Next:
+        """Serve events until it is time for another role.  Main thread."""
+
+
+def answer(node: NodeContext, rpc: IncomingRpc) -> None:
+    """Answer ``rpc`` unless its caller has given up.
+
+    Raises:
+        StorageError: see rpc_handlers.
+    """
+    if not rpc.abandoned:
+        rpc.respond(rpc_handlers.answer_request(node, rpc.request))
+
+
+def refuse_proposals(node: NodeContext) -> None:
+    """Fail every waiting command: this server does not lead."""
+    node.proposals.channel.clear()
+    waiting = node.proposals.take(node.config.max_proposals, node.config.max_proposal_bytes)
+    leader_id, address = node.state.leader or (None, None)
+    node.notifier.fail(
+        [proposal.future for proposal in waiting],
+        lambda: NotLeaderError(node.id, leader_id, address),
+    )
+    if len(node.proposals):
+        node.proposals.channel.poke()
+
+
+def refuse_bootstrap(node: NodeContext, event: BootstrapRequested, why: str) -> None:
+    """Bootstrapping is for a follower without state."""
+    node.notifier.fail([event.future], lambda: CantBootstrapError(why))
+
+
+def raise_failure(event: NodeFailed) -> None:
+    """Another thread failed: end the main thread with its error."""
+    error: NodeFailedError = event.error
+    raise error
+
+
+def accept_timeout_now(node: NodeContext, rpc: IncomingRpc) -> Next | None:
+    """Stand for election at once because the leader says so; None if it was not the leader.
+
+    hashicorp/raft believes anybody; here only the leader that we follow counts, and only if
+    we may vote.
+
+    Source: dissertation §3.10.
+    """
+    assert isinstance(rpc.request, TimeoutNowRequest)
+    if node.current_leader() != rpc.request.header.id or not node.state.is_voter:
+        node.log.warning("ignored TimeoutNow from=%s, which is not our leader", rpc.request.header.id)
+        rpc.respond(TimeoutNowResponse(node.header))
+        return None
+    rpc.respond(TimeoutNowResponse(node.header))
+    return Next(RoleName.TRANSFER_CANDIDATE)

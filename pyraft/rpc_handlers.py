@@ -1,0 +1,229 @@
+"""Answers to the RPCs of other servers.  Main thread only, in every role.
+
+Each handler reads in the order decide, persist, reply.  A handler that raises sends no
+reply: an answer we cannot stand behind is worse than silence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .context import NodeContext
+from .errors import CorruptStoreError, TransportError, UnsupportedProtocolError
+from .log import Log
+from .messages import (
+    OLDEST_ACCEPTED_PROTOCOL_VERSION,
+    PROTOCOL_VERSION,
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    Request,
+    RequestPreVoteRequest,
+    RequestPreVoteResponse,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    Response,
+    RpcHeader,
+    StandingRequest,
+    StandingResponse,
+)
+from .rules.commitment import follower_commit_index
+from .rules.election import LogPosition, decide_vote, grants, may_be_heard, would_vote
+from .rules.membership import is_grown_up
+from .rules.replication import count_already_stored, is_contiguous
+from .state import NodeState, RaftState
+
+# Texts that Go servers know.
+VERSION_TEXT = "operation not supported with current protocol version"
+UNEXPECTED_TEXT = "unexpected command"
+
+
+def check_version(header: RpcHeader) -> UnsupportedProtocolError | None:
+    """The error to answer a request of a protocol version that this server does not speak."""
+    if OLDEST_ACCEPTED_PROTOCOL_VERSION <= header.protocol_version <= PROTOCOL_VERSION:
+        return None
+    return UnsupportedProtocolError(VERSION_TEXT)
+
+
+def answer_request(
+    node: NodeContext, request: Request
+) -> Response | UnsupportedProtocolError | TransportError:
+    """Decide, persist, and return the answer.
+
+    Raises:
+        StorageError: what the answer would promise is not durable, so there is none.
+    """
+    refusal = check_version(request.header)
+    if refusal is not None:
+        return refusal
+    if isinstance(request, AppendEntriesRequest):
+        return on_append_entries(node, request)
+    if isinstance(request, RequestVoteRequest):
+        return on_request_vote(node, request)
+    if isinstance(request, RequestPreVoteRequest):
+        return on_request_pre_vote(node, request)
+    if isinstance(request, StandingRequest):
+        return on_standing(node)
+    return TransportError(UNEXPECTED_TEXT)
+
+
+def on_append_entries(
+    node: NodeContext, request: AppendEntriesRequest
+) -> AppendEntriesResponse | TransportError:
+    """Take over the leader's entries where our log agrees with its log.
+
+    The caller is in a role that may follow ``request``'s leader (a leader or candidate of an
+    older term has given up its role first).
+
+    Raises:
+        StorageError: the entries are not durable, so the leader must not count us.
+        CorruptStoreError: the leader asks us to replace an entry that we have committed.
+
+    Source: Figure 2, AppendEntries RPC, receiver steps 1-5.
+    """
+    state = node.state
+    if request.term < state.ballot.term:  # step 1
+        return _append_reply(node, success=False)
+    state.adopt_term(request.term)
+    node.heard_leader(request)
+    if not is_contiguous(request.prev_log_entry, request.entries):
+        return TransportError("the entries do not follow each other: this request is damaged")
+
+    if not _holds_prev(state, request):  # step 2
+        return _append_reply(node, success=False, no_retry_backoff=True)
+
+    known = count_already_stored(request.entries, state.log.last.index, state.log.term_at)
+    missing = list(request.entries[known:])
+    if missing:  # steps 3 and 4
+        _store_missing(node, request, missing)
+
+    last_proven = request.prev_log_entry + len(request.entries)
+    commit = follower_commit_index(state.commit_index, request.leader_commit_index, last_proven)
+    if commit > state.commit_index:  # step 5
+        _advance_commit(node, commit)
+    # Once more, after the write: our slow disk is not the leader's silence.
+    state.last_contact = node.runtime.now()
+    return _append_reply(node, success=True)
+
+
+def on_request_vote(node: NodeContext, request: RequestVoteRequest) -> RequestVoteResponse:
+    """Answer a candidate.  A granted vote is durable before this returns.
+
+    Raises:
+        StorageError: the vote is not durable, so the candidate must not count it.
+
+    Source: Figure 2, RequestVote RPC.
+    """
+    state = node.state
+    candidate = request.header.id or request.header.addr
+    granted = False
+    if may_be_heard(state.configuration, node.current_leader(), candidate, request.leadership_transfer):
+        before = state.ballot
+        ballot = decide_vote(
+            before,
+            state.log.last,
+            state.configuration,
+            candidate,
+            request.term,
+            LogPosition(request.last_log_term, request.last_log_index),
+        )
+        state.save_ballot(ballot)
+        granted = grants(ballot, candidate, request.term)
+        if granted:
+            state.last_contact = node.runtime.now()  # give it time to win (§5.2)
+            if before != ballot:
+                node.log.info("voted for candidate=%s", candidate)
+    return RequestVoteResponse(node.header, state.ballot.term, granted)
+
+
+def on_request_pre_vote(node: NodeContext, request: RequestPreVoteRequest) -> RequestPreVoteResponse:
+    """Answer whether we would vote.  Nothing changes: not the term, not the contact.
+
+    Source: dissertation §9.6.
+    """
+    state = node.state
+    candidate = request.header.id or request.header.addr
+    granted = may_be_heard(state.configuration, node.current_leader(), candidate, False) and would_vote(
+        state.ballot,
+        state.log.last,
+        state.configuration,
+        candidate,
+        request.term,
+        LogPosition(request.last_log_term, request.last_log_index),
+    )
+    # A granted pre-vote answers in the term asked about, a refused one in ours.
+    term = request.term if granted else state.ballot.term
+    return RequestPreVoteResponse(node.header, term, granted)
+
+
+def on_standing(node: NodeContext) -> StandingResponse:
+    """Tell a server with an empty disk what we have on ours."""
+    return StandingResponse(node.header, node.state.ballot.term, node.state.log.last.index)
+
+
+def answer_heartbeat(node: NodeContext, request: AppendEntriesRequest) -> AppendEntriesResponse | None:
+    """Answer a heartbeat on a thread of the transport, or None if the main thread must.
+
+    Only where nothing can change: same term, same leader, and we follow.  All it does is to
+    refresh an instant, so it cannot race with the main thread.
+    """
+    state = node.state
+    header = request.header
+    if (
+        request.term != state.ballot.term
+        or state.role is not RaftState.FOLLOWER
+        or state.leader != (header.id or header.addr, header.addr)
+        or check_version(header) is not None
+    ):
+        return None
+    state.last_contact = node.runtime.now()
+    return AppendEntriesResponse(node.header, request.term, state.log.last.index, True)
+
+
+def _append_reply(
+    node: NodeContext, *, success: bool, no_retry_backoff: bool = False
+) -> AppendEntriesResponse:
+    state = node.state
+    return AppendEntriesResponse(
+        node.header, state.ballot.term, state.log.last.index, success, no_retry_backoff
+    )
+
+
+def _holds_prev(state: NodeState, request: AppendEntriesRequest) -> bool:
+    if request.prev_log_entry == 0:
+        return True
+    return state.log.term_at(request.prev_log_entry) == request.prev_log_term
+
+
+def _store_missing(node: NodeContext, request: AppendEntriesRequest, missing: list[Log]) -> None:
+    state = node.state
+    first = missing[0].index
+    if first <= state.commit_index:
+        raise CorruptStoreError(
+            f"{request.header.id} (term {request.term}) wants to replace entry {first}, but we committed up to "
+            f"{state.commit_index}. Keep both servers' data directories and report a bug: Raft forbids this (§5.4)."
+        )
+    before = state.configurations
+    began = node.runtime.now()
+    if first <= state.log.last.index:
+        node.log.warning("replacing entries first=%d last=%d", first, state.log.last.index)
+        state.configurations = state.configurations.with_truncation(first)
+    state.log.replace_suffix(missing)
+    node.metrics.log_written(node.runtime.now() - began)
+    node.metrics.received_entries_total += len(missing)
+    state.take_configurations(missing)
+    node.configurations_changed(before)
+
+
+def _advance_commit(node: NodeContext, commit: int) -> None:
+    state = node.state
+    first = state.commit_index + 1
+    state.advance_commit(commit)
+    logs = state.log.recent(first, commit)
+    if logs is None:
+        node.fsm.committed_up_to(commit)
+    else:
+        node.fsm.committed(logs)
+    newborn = state.ballot.newborn
+    if newborn is not None and is_grown_up(newborn, commit, state.log.term_at(commit) or 0):
+        state.save_ballot(replace(state.ballot, newborn=None))
+        node.log.info("caught up to what this server may have held before: it votes again commit=%d", commit)

@@ -1,0 +1,94 @@
+"""Which configuration is in force, and how a server without a past joins.  Pure.
+
+Source: dissertation §4.1 (a configuration is used as soon as it is in the log).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..configuration import Configuration
+from .election import Ballot, Newborn, majority
+
+
+@dataclass(frozen=True, slots=True)
+class Configurations:
+    """The latest configuration in the log, and the latest one known to be committed."""
+
+    latest: Configuration = Configuration()
+    latest_index: int = 0
+    committed: Configuration = Configuration()
+    committed_index: int = 0
+
+    def with_appended(self, configuration: Configuration, index: int) -> Configurations:
+        """After a configuration entry was appended at ``index``: in force at once.
+
+        The one before it is committed then: a leader appends no second one earlier (§4.1).
+        """
+        return Configurations(configuration, index, self.latest, self.latest_index)
+
+    def with_commit(self, commit_index: int) -> Configurations:
+        """After everything up to ``commit_index`` was committed."""
+        if self.committed_index < self.latest_index <= commit_index:
+            return Configurations(self.latest, self.latest_index, self.latest, self.latest_index)
+        return self
+
+    def with_truncation(self, first_dropped: int) -> Configurations:
+        """After the entries from ``first_dropped`` on were dropped: roll back (§4.1)."""
+        if self.latest_index >= first_dropped:
+            return Configurations(self.committed, self.committed_index, self.committed, self.committed_index)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a peer has on disk, as it said itself; None for a peer that cannot say."""
+
+    term: int
+    last_log: int
+
+
+def others_to_hear(servers: int) -> int:
+    """How many *other* servers a server with an empty disk must hear before it acts.
+
+    Any majority that it may have been part of in a former life then has a member among
+    those it heard: servers - majority + 1 others leave at most majority - 2 unheard.
+    """
+    return min(servers - 1, servers - majority(servers) + 1)
+
+
+def ballot_on_arrival(own: Ballot, own_id: str, heard: Mapping[str, Standing | None]) -> tuple[Ballot, bool]:
+    """Decide how a server with an empty disk begins: (ballot to save, whether to bootstrap).
+
+    The disk may have been wiped.  Any promise this server made in a former life was part of
+    a majority, and of that majority somebody was heard: so no promise was made in a term
+    above the highest one heard, and no entry was acknowledged above the highest index heard.
+
+    * If somebody is past the bootstrap entry (index 1), the cluster exists: the server begins
+      as a newborn, which accepts entries but neither votes nor stands.
+    * Otherwise it bootstraps, with its vote of the highest term spent, because it may have
+      given that vote before.
+    """
+    standings = [standing for standing in heard.values() if standing is not None]
+    term = max([own.term, 1, *(s.term for s in standings)])
+    last = max([0, *(s.last_log for s in standings)])
+    if last > 1:
+        # Its vote of that term counts as spent too: once grown up it could give it twice.
+        return Ballot(term, own_id, Newborn(term, last)), False
+    return Ballot(term, own_id), True
+
+
+def is_grown_up(newborn: Newborn, commit_index: int, commit_term: int) -> bool:
+    """Tell whether a newborn holds everything it may have acknowledged in a former life.
+
+    Args:
+        commit_index: what a leader has proved to be committed, and is durable here.
+        commit_term: the term of the entry at ``commit_index``.
+
+    Either the commit index passed every index it had heard of, or an entry of a term that
+    began after it came is committed here: that term's leader was elected without this
+    server's vote and therefore holds every entry committed before (§5.4.3), and so does this
+    log up to that entry (§5.3, log matching).
+    """
+    return commit_index >= newborn.target or commit_term > newborn.term

@@ -1,0 +1,47 @@
+"""Where two logs agree, and where to go on.  Pure.
+
+Source: Raft paper, Figure 2 (AppendEntries RPC), §5.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..log import Log
+
+
+def is_contiguous(prev_log_entry: int, entries: Sequence[Log]) -> bool:
+    """Tell whether ``entries`` follow ``prev_log_entry`` without a gap and in order of terms."""
+    expected, term = prev_log_entry + 1, 0
+    for entry in entries:
+        if entry.index != expected or entry.term < term:
+            return False
+        expected, term = expected + 1, entry.term
+    return True
+
+
+def count_already_stored(
+    entries: Sequence[Log], last_index: int, term_at: Callable[[int], int | None]
+) -> int:
+    """How many of ``entries``, from the first on, our log holds already.
+
+    What follows is either new or the start of a conflict: the first entry with the same
+    index and another term.  A request that only repeats what we have truncates nothing: it
+    may be an old one that was overtaken.
+
+    Source: Figure 2, AppendEntries RPC, receiver steps 3 and 4.
+    """
+    for count, entry in enumerate(entries):
+        if entry.index > last_index or term_at(entry.index) != entry.term:
+            return count
+    return len(entries)
+
+
+def next_index_after_rejection(next_index: int, last_log_hint: int) -> int:
+    """Where to retry after a follower did not find the entry before ``next_index``.
+
+    ``last_log_hint`` is the follower's last index: a shorter log is skipped in one step.
+
+    Source: §5.3.
+    """
+    return max(1, min(next_index - 1, last_log_hint + 1))

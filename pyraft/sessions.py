@@ -1,0 +1,71 @@
+"""What a leader's threads share: one leadership, and one session for each peer.
+
+The leader ends a session *before* any change that another leader's entries make, and a
+replicator looks at its session only *after* it has read what it is about to send.  So a
+deposed leader's thread cannot send a mix of two logs under its old term.
+"""
+
+from __future__ import annotations
+
+from .configuration import Server
+
+
+class Leadership:
+    """One leader's time in office, as its threads may see it.
+
+    Written by the main thread, read by all; plain attributes, each replaced in one step.
+
+    Attributes:
+        term: that it was elected in; it never changes.
+        alive: False once another role has begun.
+        commit_index: the leader's.
+        write_began_at: when the log write under way began, or None.  A disk that stalls
+            must cause a failover, so nobody sends anything once it is too old.
+    """
+
+    __slots__ = ("alive", "commit_index", "term", "write_began_at")
+
+    def __init__(self, term: int, commit_index: int) -> None:
+        self.term = term
+        self.alive = True
+        self.commit_index = commit_index
+        self.write_began_at: float | None = None
+
+
+class Session:
+    """One membership spell of one peer under one leadership.  Facts of another are dropped.
+
+    Attributes:
+        match_index: highest index known to be durable at the peer.  Main thread only.
+        contact: when the latest request was sent that the peer answered in our term.
+            Written by the peer's two threads, read by the main thread for its lease.
+        next_index: of the next entry to send; for people who look.
+    """
+
+    __slots__ = ("_alive", "contact", "leadership", "match_index", "next_index", "peer")
+
+    def __init__(self, peer: Server, leadership: Leadership, now: float, next_index: int) -> None:
+        self.peer = peer
+        self.leadership = leadership
+        self.match_index = 0
+        self.next_index = next_index
+        self.contact = now  # a new leader gets one lease to reach its peers
+        self._alive = True
+
+    @property
+    def alive(self) -> bool:
+        return self._alive and self.leadership.alive
+
+    def end(self) -> None:
+        """Nothing may be sent or counted for this session from now on."""
+        self._alive = False
+
+    def heard(self, sent_at: float) -> None:
+        """The peer answered, in our term, a request sent at ``sent_at``."""
+        if sent_at > self.contact:
+            self.contact = sent_at
+
+    def may_send(self, now: float, patience: float) -> bool:
+        """False once the session ended, or while the leader's disk has stalled for too long."""
+        began = self.leadership.write_began_at
+        return self.alive and (began is None or now - began < patience)

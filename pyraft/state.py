@@ -1,0 +1,180 @@
+"""What a server knows about itself.  The main thread changes it; others read single values.
+
+Everything durable is saved before memory changes, so memory never runs ahead of disk.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import Enum
+
+from .configuration import Configuration, decode_configuration
+from .errors import CorruptStoreError, LogNotFoundError, NodeFailedError, StorageError
+from .log import Log, LogType
+from .logstore.base import LogStore, StableStore
+from .node_log import NodeLog
+from .rules.election import Ballot, Newborn
+from .rules.membership import Configurations
+
+BALLOT_KEY = b"Ballot"
+
+
+class RaftState(Enum):
+    """The role a server is in."""
+
+    FOLLOWER = "Follower"
+    CANDIDATE = "Candidate"
+    LEADER = "Leader"
+    SHUTDOWN = "Shutdown"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class NodeState:
+    """Ballot, log, commit index, configurations, and who leads.
+
+    Attributes:
+        role: as other threads may see it.
+        leader: (id, address) of the leader as far as known, or None.  Replaced whole.
+        last_contact: when a leader was heard last, an instant of the runtime's clock, or None.
+        commit_index: highest index known to be committed; 0 after a start.
+    """
+
+    def __init__(self, server_id: str, log_store: LogStore, stable_store: StableStore) -> None:
+        """Read what the stores hold.
+
+        Raises:
+            StorageError: they cannot be read, or hold what cannot be.
+        """
+        self.server_id = server_id
+        self.role = RaftState.FOLLOWER
+        self.leader: tuple[str, str] | None = None
+        self.last_contact: float | None = None
+        self.commit_index = 0
+        self._stable = stable_store
+        self.ballot = load_ballot(stable_store)
+        self.log = NodeLog(log_store)
+        self.configurations = _read_configurations(log_store, self.log)
+
+    @property
+    def configuration(self) -> Configuration:
+        """The latest configuration in the log: the one in force."""
+        return self.configurations.latest
+
+    @property
+    def is_voter(self) -> bool:
+        return self.configurations.latest.is_voter(self.server_id)
+
+    def save_ballot(self, ballot: Ballot) -> None:
+        """Make ``ballot`` durable, then current.
+
+        Raises:
+            StorageError: it may or may not be stored; this server must stop.
+        """
+        if ballot == self.ballot:
+            return
+        if ballot.term < self.ballot.term:
+            raise CorruptStoreError(
+                f"{self.server_id} would go back from term {self.ballot.term} to {ballot.term}. Keep its data "
+                f"directory and report a bug: Raft forbids this (§5.1)."
+            )
+        try:
+            self._stable.set(BALLOT_KEY, encode_ballot(ballot))
+        except NodeFailedError:
+            raise
+        except Exception as error:
+            raise StorageError(f"the stable store could not save term {ballot.term}: {error}") from error
+        self.ballot = ballot
+
+    def adopt_term(self, term: int) -> None:
+        """Enter ``term`` if it is above ours, with an unspent vote (§5.1)."""
+        if term > self.ballot.term:
+            self.save_ballot(self.ballot.at_term(term))
+
+    def take_configurations(self, logs: list[Log]) -> None:
+        """Put the configurations among ``logs``, which were just appended, in force.
+
+        Raises:
+            CorruptStoreError: one of them cannot be read.
+        """
+        for log in logs:
+            if log.type is LogType.CONFIGURATION:
+                self.configurations = self.configurations.with_appended(
+                    decode_configuration(log.data), log.index
+                )
+
+    def advance_commit(self, index: int) -> None:
+        """Note that everything up to ``index`` is committed.  It never goes back."""
+        if index <= self.commit_index:
+            return
+        if index > self.log.last.index:
+            raise CorruptStoreError(
+                f"{self.server_id} would commit entry {index}, but its log ends at {self.log.last.index}. Keep its "
+                f"data directory and report a bug: Raft forbids this (§5.3)."
+            )
+        self.commit_index = index
+        self.configurations = self.configurations.with_commit(index)
+
+
+def encode_ballot(ballot: Ballot) -> bytes:
+    """The one record that holds term, vote and newborn mark: version, numbers, then the vote."""
+    newborn = ballot.newborn
+    vote = b"" if ballot.voted_for is None else ballot.voted_for.encode()
+    return (
+        _BALLOT.pack(
+            1,
+            ballot.term,
+            ballot.voted_for is not None,
+            newborn is not None,
+            newborn.term if newborn else 0,
+            newborn.target if newborn else 0,
+        )
+        + vote
+    )
+
+
+_BALLOT = struct.Struct(">BQ??QQ")
+
+
+def load_ballot(stable_store: StableStore) -> Ballot:
+    """The ballot that ``stable_store`` holds; term 0 if there is none.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    try:
+        record = stable_store.get(BALLOT_KEY)
+    except NodeFailedError:
+        raise
+    except Exception as error:
+        raise StorageError(f"the stable store could not read term and vote: {error}") from error
+    if record is None:
+        return Ballot()
+    try:
+        version, term, has_vote, is_newborn, born_term, target = _BALLOT.unpack_from(record)
+        vote = record[_BALLOT.size :].decode()
+    except (struct.error, UnicodeDecodeError) as error:
+        raise CorruptStoreError(f"the record of term and vote cannot be read: {error}") from error
+    if version != 1:
+        raise CorruptStoreError(
+            f"the record of term and vote has version {version}, and this pyraft knows version 1: "
+            f"use the pyraft that wrote it, or a newer one"
+        )
+    return Ballot(term, vote if has_vote else None, Newborn(born_term, target) if is_newborn else None)
+
+
+def _read_configurations(store: LogStore, log: NodeLog) -> Configurations:
+    """The configurations among the stored entries; each one found makes the one before committed."""
+    found = Configurations()
+    if not log.last.index:
+        return found
+    indexes = getattr(store, "configuration_indexes", None)
+    for index in indexes() if indexes else range(log.first_index, log.last.index + 1):
+        try:
+            entry = store.get_log(index)
+        except LogNotFoundError:
+            continue  # a gap, which some stores may have
+        if entry.type is LogType.CONFIGURATION:
+            found = found.with_appended(decode_configuration(entry.data), index)
+    return found
