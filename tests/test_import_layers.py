@@ -56,6 +56,7 @@ LAYERS = {
 IMPLEMENTATIONS = ["logstore", "logstore.*", "snapshots", "snapshots.*", "transport", "transport.*"]
 IMPLEMENTATIONS_MAY_IMPORT = {"foundation", "values", "seams"}
 MAY_IMPORT_IMPLEMENTATIONS = ["opening"]
+MAY_NAME_IMPLEMENTATIONS_AS_TYPES = ["raft", "__init__"]  # the signature of Raft.open
 
 # Shipped to users for their tests: may import everything, and nothing imports it.
 TESTING = ["testing", "testing.*"]
@@ -157,6 +158,8 @@ def object_inside(module: str, imported: Import) -> str | None:
         return "implementations may use errors, runtime, values, seams, and their own package"
     if target_layer is None:  # an implementation, or unknown, which is reported by itself
         if not matches(target, IMPLEMENTATIONS) or matches(module, MAY_IMPORT_IMPLEMENTATIONS):
+            return None
+        if imported.type_only and matches(module, MAY_NAME_IMPLEMENTATIONS_AS_TYPES):
             return None
         return "users pass implementations in; only opening.py knows them by name"
     ranks = list(LAYERS)
@@ -271,6 +274,11 @@ PLANTED = {
     "a store known by name": ("raft.py", "from .logstore.inmem import InmemStore", "only opening.py"),
     "a store known by its package": ("raft.py", "from .logstore import InmemStore", "only opening.py"),
     "a store known by a package import": ("node.py", "from . import logstore", "only opening.py"),
+    "a store as a type in the core": (
+        "node.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .logstore import InmemStore",
+        "only opening.py",
+    ),
     "opening imported early": ("raft.py", "from .opening import open_parts", "only inside a function"),
     "a store that uses another's package": (
         "logstore/inmem.py",
@@ -316,6 +324,10 @@ HARMLESS = {
     "chance as a type": (
         "rules/timing.py",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import random",
+    ),
+    "a transport's options as a type in the API": (
+        "raft.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .transport.inmem import Tls",
     ),
     "opening imported late": ("raft.py", "def open():\n    from .opening import open_parts"),
     "opening knows stores": ("opening.py", "from .logstore.lmdb_store import LMDBStore"),

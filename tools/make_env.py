@@ -49,7 +49,7 @@ def main(venv: Path) -> None:
 
 
 def runs(python: Path) -> bool:
-    """Whether the environment is whole; it is not once its interpreter was removed or the folder moved."""
+    """Whether the environment is whole; not after an interruption, or without its interpreter."""
     ask = "import sys, pip; sys.exit(sys.prefix == sys.base_prefix)"
     try:
         return subprocess.run([str(python), "-c", ask], capture_output=True).returncode == 0
