@@ -1,0 +1,1 @@
+"""How fast the library is, measured on the machine at hand.  ``python -m benchmarks``."""
