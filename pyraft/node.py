@@ -220,7 +220,7 @@ class Node:
             error.__cause__ = failure
             return error
 
-        waiting = context.proposals.close(refused())
+        waiting = context.proposals.close(refused)
         context.notifier.fail([proposal.future for proposal in waiting], refused)
         self._inbox.close(lambda event: _dispose(event, context.notifier, refused))
         try:

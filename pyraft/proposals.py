@@ -6,6 +6,8 @@ a poke, so that commands never stand in front of RPCs or timers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .errors import EnqueueTimeoutError, RaftError
 from .futures import IndexFuture
 from .log import LogType
@@ -39,7 +41,7 @@ class ProposalQueue:
         self._items: list[Proposal] = []
         self._bytes = 0
         self._waiting: list[Signal] = []
-        self._closed: RaftError | None = None
+        self._closed: Callable[[], RaftError] | None = None
 
     def __len__(self) -> int:
         return len(self._items)
@@ -77,10 +79,10 @@ class ProposalQueue:
             signal.set()
         return items
 
-    def close(self, error: RaftError) -> list[Proposal]:
-        """Refuse everything from now on with ``error``; return what still waited."""
+    def close(self, make_error: Callable[[], RaftError]) -> list[Proposal]:
+        """Refuse everything from now on with an error from ``make_error``; return what still waited."""
         with self._lock:
-            self._closed = error
+            self._closed = make_error
             items, self._items, self._bytes = self._items, [], 0
             waiting, self._waiting = self._waiting, []
         for signal in waiting:
@@ -91,7 +93,7 @@ class ProposalQueue:
         """Put if there is room; otherwise let ``room`` know when there may be."""
         with self._lock:
             if self._closed is not None:
-                raise self._closed
+                raise self._closed()
             size = self._bytes + proposal.size
             # An empty queue takes anything, or a command near the limit could never get in.
             if not self._items or (len(self._items) < self._max_count and size <= self._max_bytes):

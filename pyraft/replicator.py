@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 _WORTH_A_MESSAGE_ENTRIES = 64
 _WORTH_A_MESSAGE_BYTES = 32 * 1024
 
+_POKED_BACK_OFF = 0.05  # seconds that a failing peer is left alone even when there is news
 _IDLE = 60.0  # seconds between looks when nothing can happen without a poke
 
 
@@ -102,6 +103,7 @@ class Replicator:
         self._in_flight: deque[_Sent] = deque()
         self._round_trip = 0.001  # seconds; adapts
         self._unreachable_since: float | None = None
+        self._said_it_lacks = False
 
     # -- any thread ------------------------------------------------------------------------
 
@@ -138,6 +140,7 @@ class Replicator:
         self._news.clear()
         request = self._build()
         if request is None:
+            self._wait_out(self._config.heartbeat_timeout / 10)
             return False
         sent_at = self._runtime.now()
         try:
@@ -152,7 +155,8 @@ class Replicator:
 
     def _wait_out(self, seconds: float) -> bool:
         """Wait before trying a failing peer again; False if the session ended meanwhile."""
-        deadline = self._runtime.now() + seconds
+        began = self._runtime.now()
+        deadline = began + seconds
         while True:
             event = self._inbox.take(deadline)
             if event is None or isinstance(event, _Reachable):
@@ -160,7 +164,10 @@ class Replicator:
             if isinstance(event, _Stop) or not self._session.alive:
                 return False
             if isinstance(event, _Poked):
-                self._news.clear()  # _build() looks at the log in any case
+                # News is a reason to try again soon, but not at once: a dead peer under load
+                # would be tried at every command.
+                self._news.clear()
+                deadline = min(deadline, began + _POKED_BACK_OFF)
 
     def _longest_back_off(self) -> float:
         return self._config.heartbeat_timeout / 2
@@ -228,7 +235,7 @@ class Replicator:
                 return self._look_again_at(now)
             request = self._build()
             if request is None:
-                return now + self._config.heartbeat_timeout
+                return now + self._config.heartbeat_timeout / 10
             if self._in_flight and not _is_worth_a_message(request.entries):
                 oldest = self._in_flight[0].at
                 if now - oldest < self._round_trip:
@@ -314,7 +321,7 @@ class Replicator:
     # both
 
     def _build(self) -> AppendEntriesRequest | None:
-        """The next request, or None if it must not be sent (then some time has passed)."""
+        """The next request, or None if nothing may be sent now."""
         leadership = self._session.leadership
         prev = self._next - 1
         end = self._entries.last.index
@@ -335,8 +342,7 @@ class Replicator:
             self._lacks_a_snapshot(prev)
             return None
         if not self._session.may_send(self._runtime.now(), self._config.election_timeout):
-            self._wait_out(self._config.heartbeat_timeout / 10)  # the disk has stalled
-            return None
+            return None  # our disk has stalled, and somebody else should lead
         # Never above what this request proves: a follower of another library would commit
         # leftovers of its own.
         commit = min(commit, prev + len(logs))
@@ -372,13 +378,14 @@ class Replicator:
         return False
 
     def _lacks_a_snapshot(self, prev: int) -> None:
-        _log.error(
-            "peer=%s needs entry %d, which is not in the log any more; waiting [id=%s]",
-            self._session.peer.id,
-            prev,
-            self._header.id,
-        )
-        self._wait_out(self._config.heartbeat_timeout)
+        if not self._said_it_lacks:
+            self._said_it_lacks = True
+            _log.error(
+                "peer=%s needs entry %d, which is not in our log any more: it can not catch up [id=%s]",
+                self._session.peer.id,
+                prev,
+                self._header.id,
+            )
 
     def _failed(self, error: RaftError) -> None:
         self._failures += 1

@@ -2,7 +2,8 @@
 
 One transaction per call, durable when the call returns: two flushes, data and then meta page.
 Entries are kept in the database ``logs``, values in ``stable``, as records.py lays them out;
-directory.py holds the directory and refuses one that lost its files.
+directory.py holds the directory and refuses one that lost its files.  Every call of lmdb may
+cost 5 ms beside a thread that computes (records.py says why), so each method makes few.
 
 Writers are one at a time (the server's main thread), readers are many.  LMDB gives each reader
 the state of one commit; the gate below exists because growing the map and closing pull the
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import lmdb
 
@@ -38,11 +39,13 @@ from .directory import DISK_FULL, IDENTITY, StoreDirectory, disk_errors
 from .lmdb_file import REMEDY
 from .records import (
     LARGEST_INDEX,
-    log_index,
-    log_items,
+    Batch,
+    Block,
+    encode_batch,
+    encode_block,
     log_key,
     pack_indexes,
-    read_log,
+    read_block,
     read_stable,
     stable_record,
     unpack_indexes,
@@ -70,6 +73,17 @@ _CORRUPT = (
 
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 T = TypeVar("T")
+
+
+class _Content(NamedTuple):
+    """What the log holds, as of the last commit.  Replaced as a whole, after the commit returned."""
+
+    first: int
+    last: int
+    configurations: tuple[int, ...]
+
+
+Change: TypeAlias = Callable[[Transaction], _Content]
 
 
 class LMDBStore(LogStore, StableStore):
@@ -124,23 +138,18 @@ class LMDBStore(LogStore, StableStore):
 
     def first_index(self) -> int:
         self._check_usable()
-        return self._ends[0]
+        return self._content.first
 
     def last_index(self) -> int:
         self._check_usable()
-        return self._ends[1]
+        return self._content.last
 
     def get_log(self, index: int) -> Log:
-        first, last = self._ends
-        if first <= index <= last and index > 0:
-            value = self._read(lambda txn: txn.get(log_key(index), db=self._logs))
-            if value is not None:
-                return self._decode(index, value)
-        self._check_usable()
-        raise LogNotFoundError(index)
+        return self.get_logs(index, index, 0)[0]
 
     def get_logs(self, first: int, last: int, max_bytes: int) -> list[Log]:
-        if not 0 < first <= last:
+        content = self._content
+        if not 0 < content.first <= first <= min(last, content.last):
             self._check_usable()
             raise LogNotFoundError(first)
         return self._read(lambda txn: self._scan(txn, first, last, max_bytes))
@@ -148,18 +157,21 @@ class LMDBStore(LogStore, StableStore):
     def configuration_indexes(self) -> tuple[int, ...]:
         """Indexes of the configuration entries in the log, newest last, without a scan."""
         self._check_usable()
-        return self._configurations
+        return self._content.configurations
 
     def get(self, key: bytes) -> bytes | None:
         stable_key = _stable_key(key)
         record = self._read(lambda txn: txn.get(stable_key, db=self._stable))
-        return None if record is None else self._checked(lambda: read_stable(stable_key, record))
+        try:
+            return None if record is None else read_stable(stable_key, record)
+        except CorruptStoreError as error:
+            raise self._corrupt(str(error)) from error
 
     def stats(self) -> dict[str, int]:
         """Figures for operators.
 
         ``map_size`` and ``used_bytes`` (the most ever used: the file never shrinks) in bytes,
-        ``live_bytes`` of them in use now, ``entries`` in the log.
+        ``live_bytes`` of them in use now, ``entries`` from first to last index.
         """
         return self._read(self._figures)
 
@@ -173,18 +185,15 @@ class LMDBStore(LogStore, StableStore):
             StoreFullError: nothing of them is stored.
             StorageError: they may or may not be stored; the store takes no more writes.
         """
-        items, new_configurations = log_items(logs)
-        if not items:
+        batch = encode_batch(logs)
+        if not batch.items:
             return
 
-        def change(txn: Transaction) -> tuple[int, ...]:
-            kept = self._configurations
-            append = logs[0].index > self._ends[1]
-            if not append and kept:
-                replaced = {log.index for log in logs}
-                kept = tuple(index for index in kept if index not in replaced)
-            self._put(txn, items, append)
-            return tuple(sorted((*kept, *new_configurations))) if new_configurations else kept
+        def change(txn: Transaction) -> _Content:
+            content = self._content
+            if batch.runs[0][0] <= content.last:
+                content = self._cut(txn, content, batch.runs)
+            return self._put(txn, content, batch)
 
         self._write(change)
 
@@ -194,31 +203,24 @@ class LMDBStore(LogStore, StableStore):
         Raises:
             As store_logs().
         """
-        items, new_configurations = log_items(logs)
-        if not items:
+        batch = encode_batch(logs)
+        if not batch.items:
             return
-        first = logs[0].index
 
-        def change(txn: Transaction) -> tuple[int, ...]:
-            self._delete(txn, first, LARGEST_INDEX)
-            self._put(txn, items, append=True)
-            return (*(index for index in self._configurations if index < first), *new_configurations)
+        def change(txn: Transaction) -> _Content:
+            content = self._cut(txn, self._content, [(batch.runs[0][0], LARGEST_INDEX)])
+            return self._put(txn, content, batch)
 
         self._write(change)
 
     def delete_range(self, first: int, last: int) -> None:
         """Drop the entries ``first`` to ``last``, both included, in one commit.
 
-        About 0.3 µs per entry.  The file keeps its size; later entries reuse the room.
+        The file keeps its size; later entries reuse the room.
         """
         first, last = max(first, 1), min(last, LARGEST_INDEX)
-
-        def change(txn: Transaction) -> tuple[int, ...]:
-            self._delete(txn, first, last)
-            return tuple(index for index in self._configurations if not first <= index <= last)
-
         if first <= last:
-            self._write(change)
+            self._write(lambda txn: self._cut(txn, self._content, [(first, last)]))
 
     def set(self, key: bytes, value: bytes) -> None:
         """Store ``value`` under ``key``, durable on return.
@@ -230,9 +232,9 @@ class LMDBStore(LogStore, StableStore):
         stable_key = _stable_key(key)
         record = stable_record(stable_key, value)
 
-        def change(txn: Transaction) -> tuple[int, ...]:
+        def change(txn: Transaction) -> _Content:
             txn.put(stable_key, record, db=self._stable)
-            return self._configurations
+            return self._content
 
         self._write(change)
 
@@ -271,14 +273,13 @@ class LMDBStore(LogStore, StableStore):
             self._logs = self._env.open_db(b"logs", create=directory.is_new)
             self._stable = self._env.open_db(b"stable", create=directory.is_new)
             with self._env.begin() as txn:
-                self._ends = self._read_ends(txn)
-                self._configurations = self._read_configurations(txn)
+                self._content = _Content(*self._read_ends(txn), self._read_configurations(txn))
                 empty = txn.stat(self._logs)["entries"] == txn.stat(self._stable)["entries"] == 0
             if directory.is_new:
                 if not empty:
                     raise CorruptStoreError(
-                        f"{directory.data_file} holds a log or votes, but {IDENTITY} is missing beside it: "
-                        f"the directory was not copied completely. {REMEDY}."
+                        f"it holds a log or votes, but {IDENTITY} is missing beside it, as if the "
+                        f"directory had not been copied completely"
                     )
                 self._env.sync(True)
                 directory.complete()
@@ -292,15 +293,15 @@ class LMDBStore(LogStore, StableStore):
         try:
             with disk_errors(f"cannot open {file}"):
                 yield
-        except (*_CORRUPT, lmdb.NotFoundError) as error:
-            raise CorruptStoreError(f"{file} is damaged: {error}. {REMEDY}.") from error
+        except (*_CORRUPT, lmdb.NotFoundError, CorruptStoreError) as error:
+            raise self._corrupt(str(error)) from error
         except (lmdb.MemoryError, MemoryError) as error:
             raise StorageError(
                 f"cannot map {map_size} bytes for {file}: {error}. Give a smaller map_size, or lift "
                 f"the limit of this process's address space (ulimit -v)."
             ) from error
         except lmdb.Error as error:
-            full = isinstance(error, lmdb.MapFullError) or error.code in DISK_FULL
+            full = isinstance(error, lmdb.MapFullError) or _is_disk_full(error)
             kind = StoreFullError if full else StorageError
             raise kind(f"cannot open {file}: {error}") from error
 
@@ -318,9 +319,9 @@ class LMDBStore(LogStore, StableStore):
                 raise StorageError(self._unreadable)
             with self._env.begin() as txn:
                 return work(txn)
+        except (*_CORRUPT, CorruptStoreError) as error:
+            raise self._corrupt(str(error)) from error
         except lmdb.Error as error:
-            if isinstance(error, _CORRUPT):
-                raise self._corrupt(str(error)) from error
             raise StorageError(f"cannot read {self._directory.data_file}: {error}") from error
         finally:
             self._gate.leave()
@@ -328,34 +329,43 @@ class LMDBStore(LogStore, StableStore):
     def _scan(self, txn: Transaction, first: int, last: int, max_bytes: int) -> list[Log]:
         logs: list[Log] = []
         size = 0
-        with txn.cursor(self._logs) as cursor:
-            found = first <= LARGEST_INDEX and cursor.set_key(log_key(first))
-            for index in range(first, last + 1):
-                if not found or cursor.key() != log_key(index):
-                    raise LogNotFoundError(index)
-                log = self._decode(index, cursor.value())
+        for block in self._blocks(txn, first):
+            index = first + len(logs)
+            if block.first > index:
+                break
+            for log in block.logs(index, min(last, block.last)):
                 size += len(log.data)
                 if logs and size > max_bytes:
-                    break
+                    return logs
                 logs.append(log)
+            if block.last >= last:
+                return logs
+        raise LogNotFoundError(first + len(logs))
+
+    def _blocks(self, txn: Transaction, first: int) -> Iterator[Block]:
+        """The blocks that end at or after ``first``, ascending."""
+        with txn.cursor(self._logs) as cursor:
+            found = cursor.set_range(log_key(first))
+            while found:
+                yield read_block(cursor.key(), cursor.value())
                 found = cursor.next()
-        return logs
 
     def _read_ends(self, txn: Transaction) -> tuple[int, int]:
         with txn.cursor(self._logs) as cursor:
             if not cursor.first():
                 return 0, 0
-            first = cursor.key()
+            oldest = read_block(cursor.key(), cursor.value())
             cursor.last()
-            return self._checked(lambda: (log_index(first), log_index(cursor.key())))
+            return oldest.first, int.from_bytes(cursor.key(), "big")
 
     def _read_configurations(self, txn: Transaction) -> tuple[int, ...]:
         record = txn.get(_CONFIGURATIONS, db=self._stable)
         if record is None:
             return ()
-        return self._checked(lambda: unpack_indexes(read_stable(_CONFIGURATIONS, record)))
+        return unpack_indexes(read_stable(_CONFIGURATIONS, record))
 
     def _figures(self, txn: Transaction) -> dict[str, int]:
+        content = self._content
         info, page_bytes = self._env.info(), self._env.stat()["psize"]
         databases = [txn.stat(self._logs), txn.stat(self._stable)]
         live_pages = sum(db["branch_pages"] + db["leaf_pages"] + db["overflow_pages"] for db in databases)
@@ -363,32 +373,20 @@ class LMDBStore(LogStore, StableStore):
             "map_size": info["map_size"],
             "used_bytes": (info["last_pgno"] + 1) * page_bytes,
             "live_bytes": live_pages * page_bytes,
-            "entries": databases[0]["entries"],
+            "entries": content.last - content.first + 1 if content.last else 0,
         }
-
-    def _decode(self, index: int, value: bytes) -> Log:
-        try:
-            return read_log(index, value)
-        except CorruptStoreError as error:
-            raise self._corrupt(str(error)) from error
-
-    def _checked(self, decode: Callable[[], T]) -> T:
-        try:
-            return decode()
-        except CorruptStoreError as error:
-            raise self._corrupt(str(error)) from error
 
     def _corrupt(self, finding: str) -> CorruptStoreError:
         return CorruptStoreError(f"{self._directory.data_file} is damaged: {finding}. {REMEDY}.")
 
     # Inside a write transaction
 
-    def _write(self, change: Callable[[Transaction], tuple[int, ...]]) -> None:
+    def _write(self, change: Change) -> None:
         """Run ``change`` in one transaction and commit it, growing the map as often as that needs.
 
         Args:
-            change: returns the configuration indexes of the log that it leaves behind.  It may
-                run more than once, each time on the state before.
+            change: makes the change and returns what the log holds then.  It may run more than
+                once, each time on the state before.
         """
         self._check_usable()
         with self._writing:
@@ -401,26 +399,25 @@ class LMDBStore(LogStore, StableStore):
                 except lmdb.MapFullError as error:
                     self._grow(error)
 
-    def _transact(self, change: Callable[[Transaction], tuple[int, ...]]) -> None:
+    def _transact(self, change: Change) -> None:
         committing = False
         txn: Transaction | None = None
         try:
             txn = self._env.begin(write=True)
-            configurations = change(txn)
-            if configurations != self._configurations:
-                record = stable_record(_CONFIGURATIONS, pack_indexes(configurations))
+            content = change(txn)
+            if content.configurations != self._content.configurations:
+                record = stable_record(_CONFIGURATIONS, pack_indexes(content.configurations))
                 txn.put(_CONFIGURATIONS, record, db=self._stable)
-            ends = self._read_ends(txn)
             committing = True
             self._commit(txn)
-            self._ends, self._configurations = ends, configurations
+            self._content = content
         except lmdb.MapFullError:
             _abort(txn)  # nothing is written: the caller makes room and tries again
             raise
-        except StorageError as error:
+        except CorruptStoreError as error:
             _abort(txn)
             self._latch(error)
-            raise
+            raise self._corrupt(str(error)) from error
         except (lmdb.Error, OSError) as error:
             _abort(txn)
             self._latch(error)
@@ -435,21 +432,48 @@ class LMDBStore(LogStore, StableStore):
     def _commit(txn: Transaction) -> None:
         txn.commit()
 
-    def _put(self, txn: Transaction, items: list[tuple[bytes, bytes]], append: bool) -> None:
+    def _put(self, txn: Transaction, content: _Content, batch: Batch) -> _Content:
+        """Store ``batch`` where no entries are; return what the log holds then."""
+        first, last = batch.runs[0][0], batch.runs[-1][1]
+        append = first > content.last
         with txn.cursor(self._logs) as cursor:
-            consumed, added = cursor.putmulti(items, append=append)
-        if not consumed == added == len(items):
-            raise StorageError(f"LMDB stored {added} of {len(items)} entries")
+            consumed, added = cursor.putmulti(batch.items, overwrite=False, append=append)
+        if not consumed == added == len(batch.items):
+            raise CorruptStoreError(f"LMDB took only {added} of {len(batch.items)} blocks of log entries")
+        configurations = content.configurations
+        if batch.configurations:
+            configurations = tuple(sorted((*configurations, *batch.configurations)))
+        return _Content(min(content.first or first, first), max(content.last, last), configurations)
 
-    def _delete(self, txn: Transaction, first: int, last: int) -> None:
-        if first <= self._ends[0] and self._ends[1] <= last:
+    def _cut(self, txn: Transaction, content: _Content, runs: Sequence[tuple[int, int]]) -> _Content:
+        """Drop the entries of all ``runs``; return what the log holds then.
+
+        At most once in a transaction: see check_data_file() on freeing pages just written.
+
+        Args:
+            runs: first and last index of each, both included; ascending.
+        """
+        first, last = runs[0][0], runs[-1][1]
+        if not content.last or last < content.first or first > content.last:
+            return content
+        if len(runs) == 1 and first <= content.first and content.last <= last:
             txn.drop(self._logs, delete=False)
-            return
-        end = log_key(last)
+            return _Content(0, 0, ())
+        kept: list[tuple[bytes, bytes]] = []  # of the blocks that the runs cut into
         with txn.cursor(self._logs) as cursor:
             cursor.set_range(log_key(first))
-            while (key := cursor.key()) and key <= end:  # b"" at the end of the database
-                cursor.delete()
+            while key := cursor.key():  # b"" behind the last block
+                block = read_block(key, cursor.value())
+                if block.first > last:
+                    break
+                for begin, end in _outside(block.first, block.last, runs):
+                    kept.append(encode_block(end, list(block.encoded(begin, end))))
+                cursor.delete()  # and go on to the next
+            cursor.putmulti(kept)
+        configurations = tuple(
+            index for index in content.configurations if not any(a <= index <= b for a, b in runs)
+        )
+        return _Content(*self._read_ends(txn), configurations)
 
     def _latch(self, error: BaseException) -> None:
         self._unwritable = (
@@ -460,8 +484,7 @@ class LMDBStore(LogStore, StableStore):
     def _write_error(self, error: lmdb.Error | OSError) -> StorageError:
         if isinstance(error, _CORRUPT):
             return self._corrupt(str(error))
-        code = error.code if isinstance(error, lmdb.Error) else error.errno
-        if code in DISK_FULL:
+        if _is_disk_full(error):
             return StoreFullError(f"no room on the disk for {self._directory.data_file}: {error}")
         return StorageError(f"cannot write to {self._directory.data_file}: {error}")
 
@@ -537,6 +560,23 @@ class _Gate:
             with self._changed:
                 self._closed = False
                 self._changed.notify_all()
+
+
+def _outside(first: int, last: int, runs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """What is left of ``first`` to ``last`` without the ascending ``runs``, as runs."""
+    for run_first, run_last in runs:
+        if run_last < first or run_first > last:
+            continue
+        if run_first > first:
+            yield first, run_first - 1
+        first = run_last + 1
+    if first <= last:
+        yield first, last
+
+
+def _is_disk_full(error: lmdb.Error | OSError) -> bool:
+    code = error.errno if isinstance(error, OSError) else getattr(error, "code", None)
+    return code in DISK_FULL or isinstance(error, lmdb.DiskError)
 
 
 def _abort(txn: Transaction | None) -> None:

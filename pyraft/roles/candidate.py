@@ -64,6 +64,7 @@ class Candidate:
         """
         node = self._node
         node.enter(RaftState.CANDIDATE)
+        refuse_proposals(node)  # their poke may have gone to an earlier role
         transition = self._ask()
         while transition is None:
             event = node.take(self._deadline)
@@ -131,7 +132,7 @@ class Candidate:
         if response is None:
             return None
         if not response.granted:
-            if response.term > state.ballot.term:
+            if response.term > self._term:  # a refused pre-vote may carry the term that we asked about
                 state.adopt_term(response.term)
                 return Next(RoleName.FOLLOWER)
             return None

@@ -53,6 +53,7 @@ class Follower:
         node.enter(RaftState.FOLLOWER)
         self._since = node.runtime.now()
         self._draw_patience()
+        refuse_proposals(node)  # their poke may have gone to an earlier role
         if self._carry is not None:
             answer(node, self._carry)
         while True:

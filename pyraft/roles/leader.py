@@ -97,7 +97,7 @@ class Leader:
             if server.id != node.id:
                 self._start_replicating(server)
         node.log.info("became leader last=%d peers=%d", node.state.log.last.index, len(self._peers))
-        self._append([Log(0, 0, LogType.NOOP)], [None])  # §8: commits what earlier terms left
+        self._append([self._own_entry(LogType.NOOP, b"")], [None])  # §8: commits what earlier terms left
 
     def _serve(self) -> Next:
         node = self._node
@@ -190,8 +190,6 @@ class Leader:
                 indexes are spent: this leadership and this server end.
         """
         node = self._node
-        if logs[0].index == 0:
-            logs = [self._own_entry(logs[0].type, logs[0].data)]
         size = sum([len(log.encoded) for log in logs])
         self._in_flight.append(_Batch(logs, futures, size))
         self._unapplied.append((logs[-1].index, size))

@@ -355,7 +355,7 @@ def readers_meet_whole_entries(bench: _Bench) -> None:
     reader = _Reader(bench.store, done)
     reader.start()
     try:
-        for step in range(60):
+        for step in range(20):
             bench.store.store_logs(logs(201 + 10 * step, 210 + 10 * step))
             bench.store.delete_range(1 + 10 * step, 10 + 10 * step)
     finally:
@@ -363,7 +363,7 @@ def readers_meet_whole_entries(bench: _Bench) -> None:
         reader.join()
     if reader.finding is not None:
         raise reader.finding
-    _expect_log(bench.store, logs(601, 800), "appending and deleting beside a reader")
+    _expect_log(bench.store, logs(201, 400), "appending and deleting beside a reader")
 
 
 def close_may_be_called_again(bench: _Bench) -> None:
@@ -498,7 +498,7 @@ def _short(value: object) -> str:
 def _expect_log(store: LogStore, wanted: list[Log], after: str) -> None:
     ends = (wanted[0].index, wanted[-1].index) if wanted else (0, 0)
     _expect((store.first_index(), store.last_index()), ends, f"(first_index(), last_index()) after {after}")
-    for entry in wanted:
+    for entry in wanted[:: 1 + len(wanted) // 200]:  # of a long log, a sample one by one
         _expect(store.get_log(entry.index), entry, f"get_log({entry.index}) after {after}")
     if wanted:
         _expect(store.get_logs(*ends, NO_LIMIT), wanted, f"get_logs{ends} after {after}")
