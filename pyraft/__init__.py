@@ -4,6 +4,8 @@ Subclass ``FSM``, open a ``Raft`` server, ``apply`` commands and wait on their f
 Importing this loads neither gRPC nor LMDB; they come when they are used.
 """
 
+import logging
+
 from .config import Config
 from .configuration import Configuration, Server, Suffrage
 from .errors import (
@@ -41,6 +43,9 @@ from .raft import Raft, ServerInfo, bootstrap_cluster, has_existing_state
 from .state import RaftState
 
 __version__ = "0.1.0"
+
+# What pyraft logs goes where the program says, and nowhere if it says nothing.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "FSM",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .config import Config
 from .fsm_runner import FsmRunner
@@ -18,6 +17,9 @@ from .runtime import Inbox, Runtime, Task
 from .state import NodeState, RaftState
 from .transport.base import IncomingRpc, Transport
 from .waiting import Waiters
+
+if TYPE_CHECKING:
+    import random
 
 
 class Spawn(Protocol):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from .election import majority
+
+if TYPE_CHECKING:
+    import random
 
 SHORTEST_BACK_OFF = 0.01
 """Seconds before the first retry at a peer that failed."""
