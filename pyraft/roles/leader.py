@@ -28,7 +28,7 @@ from ..events import (
 )
 from ..futures import RaftFuture
 from ..heartbeat import Heartbeat
-from ..log import Log, LogType, timestamp_field, uvarint
+from ..log import EntryEncoder, Log, LogType
 from ..messages import AppendEntriesRequest, TimeoutNowRequest
 from ..proposals import Proposal
 from ..replicator import Replicator
@@ -155,28 +155,15 @@ class Leader:
 
     def _entries_for(self, proposals: list[Proposal]) -> tuple[list[Log], list[RaftFuture[Any] | None]]:
         """Give each proposal its index and term, and encode it once for disk and followers."""
-        index = self._node.state.log.last.index
         term = self._leadership.term
         now = self._node.runtime.wall_time_ns()
-        stamp = timestamp_field(now)
-        term_field = b"\x10" + uvarint(term)
+        encode = EntryEncoder(term, now)
         logs: list[Log] = []
         futures: list[RaftFuture[Any] | None] = []
-        for proposal in proposals:
-            index += 1
-            data, extensions = proposal.data, proposal.extensions
-            encoded = b"".join(
-                (
-                    b"\x08",
-                    uvarint(index),
-                    term_field,
-                    b"\x18" + uvarint(proposal.type) if proposal.type else b"",
-                    b"\x22" + uvarint(len(data)) + data if data else b"",
-                    b"\x2a" + uvarint(len(extensions)) + extensions if extensions else b"",
-                    stamp,
-                )
-            )
-            logs.append(Log(index, term, proposal.type, data, extensions, now, encoded))
+        for index, proposal in enumerate(proposals, self._node.state.log.last.index + 1):
+            kind, data, extensions = proposal.type, proposal.data, proposal.extensions
+            encoded = encode(index, kind, data, extensions)
+            logs.append(Log(index, term, kind, data, extensions, now, encoded))
             future = proposal.future
             future._index = index
             futures.append(future)
