@@ -139,9 +139,13 @@ class InmemNetwork:
         now = self.runtime.now()
         due = max(not_before, now + (0.0 if delay is None else max(delay(src, dst), 0.0)))
         with self._lock:
-            if self._courier is None:
+            if self._courier is None and self._transports:
                 self._courier = _Courier(self.runtime)
             courier = self._courier
+        if courier is None:  # a late answer, when every server has closed
+            if lose is not None:
+                lose()
+            return due
         courier.carry(due, partial(self._arrive, src, dst, arrive, lose))
         return due
 
@@ -154,6 +158,9 @@ class InmemNetwork:
             arrive()
         elif lose is not None:
             lose()
+
+
+_STOP = object()
 
 
 class _Courier:
@@ -169,18 +176,19 @@ class _Courier:
         self._inbox.put((due, deliver))
 
     def stop(self) -> None:
-        self._inbox.put(None)
+        """End the thread; what is on its way has nobody left to arrive at."""
+        self._inbox.put(_STOP)
 
     def _run(self) -> None:
         waiting: list[tuple[float, int, Callable[[], None]]] = []
         while True:
             event = self._inbox.take(waiting[0][0] if waiting else None)
+            if event is _STOP:
+                break
             if event is not None:
                 due, deliver = event
                 self._sent += 1  # equal instants: first come, first served
                 heapq.heappush(waiting, (due, self._sent, deliver))
-            elif not waiting:
-                break  # stop() and nothing on its way
             now = self._runtime.now()
             while waiting and waiting[0][0] <= now:
                 deliver = heapq.heappop(waiting)[2]
