@@ -11,6 +11,7 @@ LARGEST_MESSAGE_BYTES = 3 * 1024 * 1024
 """Most that one message carries: gRPC refuses more than 4 MiB by default, in Go too."""
 
 _SHORTEST_TIMEOUT = 0.005
+_LONGEST_TIMEOUT = 365 * 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +76,8 @@ class Config:
     def __post_init__(self) -> None:
         if not isinstance(self.local_id, str):
             raise ConfigError(f"local_id={self.local_id!r} is not text: use a str such as 'n1'")
+        if not isinstance(self.pre_vote, bool):
+            raise ConfigError(f"pre_vote={self.pre_vote!r} is neither True nor False: use one of them")
         for name in _SECONDS:
             _check_seconds(name, getattr(self, name))
         for name in _COUNTS:
@@ -109,6 +112,10 @@ def _check_seconds(name: str, value: object) -> None:
         raise ConfigError(
             f"{name}={value:g} is below {shortest:g} seconds: no thread is scheduled that exactly, so the "
             f"cluster would do nothing but hold elections. Use at least {shortest:g}."
+        )
+    if value > _LONGEST_TIMEOUT:
+        raise ConfigError(
+            f"{name}={value:g} is above a year, more than some clocks can count. Use at most {_LONGEST_TIMEOUT:.0f}."
         )
 
 

@@ -73,6 +73,10 @@ def check_configuration(configuration: Configuration) -> None:
     ids: set[str] = set()
     addresses: dict[str, str] = {}
     for server in configuration.servers:
+        if not isinstance(server.id, str) or not isinstance(server.address, str):
+            raise ConfigError(
+                f"id {server.id!r} and address {server.address!r} must be text: write an address like 'host:port'"
+            )
         if not server.id:
             raise ConfigError(
                 f"a server at {server.address!r} has an empty id: give every server a name it keeps for life"

@@ -55,15 +55,18 @@ def open_parts(
     _check_addresses(address, advertise, transport)
     first_members = _first_members(bootstrap, id)
     store = LMDBStore(os.fspath(path), server_id=id)
+    own_transport: Transport | None = None
     try:
         if transport is None:
             from .transport.grpc_transport import GrpcTransport
 
             assert address is not None
-            transport = GrpcTransport(address, advertise=advertise, tls=tls)
+            transport = own_transport = GrpcTransport(address, advertise=advertise, tls=tls)
         _check_own_address(first_members, id, transport)
         is_empty = store.last_index() == 0 and load_ballot(store).newborn is None
     except BaseException:
+        if own_transport is not None:
+            own_transport.close()  # one that was passed in stays the caller's until all is well
         store.close()
         raise
     arrival = first_members if is_empty else None
@@ -98,6 +101,8 @@ def _check_addresses(address: str | None, advertise: str | None, transport: Tran
 def _first_members(bootstrap: Mapping[str, str] | Configuration | None, id: str) -> Configuration | None:
     if bootstrap is None:
         return None
+    if not isinstance(bootstrap, Mapping | Configuration):
+        raise ConfigError(f"bootstrap={bootstrap!r} is not a mapping: pass a dict from every id to address")
     members = bootstrap if isinstance(bootstrap, Configuration) else Configuration.of_voters(bootstrap)
     check_configuration(members)
     if members.find(id) is None:
@@ -112,7 +117,6 @@ def _first_members(bootstrap: Mapping[str, str] | Configuration | None, id: str)
 def _check_own_address(members: Configuration | None, id: str, transport: Transport) -> None:
     own = members.find(id) if members is not None else None
     if own is not None and own.address != transport.local_address:
-        transport.close()
         raise ConfigError(
             f"bootstrap says that {id} is at {own.address!r}, but it is reached at {transport.local_address!r}: others "
             f"would look for it in the wrong place. Use the same address in both, or advertise={own.address!r}"

@@ -162,7 +162,8 @@ class Raft:
             )
         except BaseException:
             parts.close()
-            parts.transport.close()
+            if transport is None:
+                parts.transport.close()
             raise
         return raft
 
