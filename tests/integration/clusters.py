@@ -1,0 +1,351 @@
+"""Whole clusters for the tests of this folder: servers that can be cut off, wiped, stopped and restarted.
+
+Everything waits on conditions; nothing sleeps to let things settle.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyraft import (
+    FSM,
+    Config,
+    Configuration,
+    NotAppliedError,
+    OutcomeUnknownError,
+    Raft,
+    RaftShutdownError,
+    RaftState,
+    bootstrap_cluster,
+)
+from pyraft.logstore import InmemStore
+from pyraft.snapshots import DiscardSnapshotStore
+from pyraft.transport import InmemNetwork, InmemTransport, Transport
+
+PATIENCE = 20.0
+"""Seconds after which something that should happen counts as not happening.  Nearly never used up."""
+
+
+def config(timeout: float = 0.3, **changes: object) -> Config:
+    """Settings for tests; ``timeout`` is how soon an election begins.
+
+    0.3 lets a leader stay leader on a busy machine of two cores; less is for single servers.
+    """
+    values: dict[str, object] = {
+        "heartbeat_timeout": timeout,
+        "election_timeout": timeout,
+        "leader_lease_timeout": timeout,
+        "commit_timeout": min(0.02, timeout),
+        **changes,
+    }
+    return Config(**values)  # type: ignore[arg-type]
+
+
+ALONE = 0.05
+"""A timeout for clusters of one server, which need no heartbeats."""
+
+
+class Recorder(FSM):
+    """Remembers the commands in the order in which they were applied."""
+
+    def __init__(self) -> None:
+        self.applied: list[bytes] = []
+
+    def apply(self, log):
+        self.applied.append(log.data)
+        return len(self.applied)
+
+    def snapshot(self):
+        return b"\n".join(self.applied)
+
+    def restore(self, source):
+        self.applied = source.read().split(b"\n")
+
+
+class Gated(Recorder):
+    """An FSM that stays in apply() until the gate is opened; ``inside`` says that it got there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.inside = threading.Event()
+
+    def apply(self, log):
+        self.inside.set()
+        self.gate.wait()
+        return super().apply(log)
+
+
+def eventually(holds: Callable[[], object], what: str, timeout: float = PATIENCE) -> object:
+    """Wait until ``holds()`` is true and return what it returned; AssertionError naming ``what``."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found = holds()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:g} s: {what}\n{_stacks()}")
+        time.sleep(0.003)
+
+
+def _stacks() -> str:
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return "\n".join(
+        f"--- {names.get(ident)}\n{''.join(traceback.format_stack(frame)[-4:])}"
+        for ident, frame in sys._current_frames().items()
+    )
+
+
+def pyraft_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("pyraft-")}
+
+
+@contextmanager
+def leaves_no_thread():
+    """What is in the block ends every thread that it starts.
+
+    gRPC's own threads end a moment after its objects; pyraft's must be gone at once, but for
+    the instant in which a thread that was joined is still listed.
+    """
+    before = set(threading.enumerate())
+    yield
+    left = pyraft_threads() - before
+    assert not left, f"threads left behind: {sorted(thread.name for thread in left)}\n{_stacks()}"
+    eventually(lambda: not set(threading.enumerate()) - before, "the threads of libraries have ended")
+
+
+@dataclass
+class Member:
+    """One server of a cluster: while it runs, and what is kept while it does not."""
+
+    id: str
+    address: str
+    raft: Raft | None = None
+    fsm: FSM | None = None
+    store: InmemStore | None = None
+    """Only for servers that are made of parts; ``Raft.open`` makes its own."""
+
+    @property
+    def runs(self) -> bool:
+        return self.raft is not None and self.raft.state is not RaftState.SHUTDOWN
+
+
+class Cluster:
+    """Servers on one InmemNetwork, or on gRPC, with stores in memory or in directories.
+
+    Commands are numbered; a number is never sent again once its outcome is unknown, so
+    ``check_nothing_lost`` can insist on each acknowledged one being there exactly once.
+    """
+
+    def __init__(
+        self,
+        ids: Iterable[str] = ("n1", "n2", "n3"),
+        *,
+        root: Path | None = None,
+        settings: Config | None = None,
+        fsm: Callable[[], FSM] = Recorder,
+        make_store: Callable[[str], object] | None = None,
+        over_grpc: bool = False,
+    ) -> None:
+        """Start nothing.
+
+        Args:
+            root: servers are opened by ``Raft.open(bootstrap=...)`` in directories below it.
+                None: they are made of parts, with stores in memory or from ``make_store``.
+        """
+        self.network = InmemNetwork()
+        self.settings = config() if settings is None else settings
+        self.acknowledged: list[bytes] = []
+        self._root = root
+        self._make_fsm = fsm
+        self._make_store = make_store or (lambda id: InmemStore())
+        self._over_grpc = over_grpc
+        self._transports: dict[str, Transport] = {}
+        self._numbers = itertools.count(1)
+        self.members: dict[str, Member] = {}
+        for id in ids:
+            address = f"{id}.test:1"
+            if over_grpc:
+                # Any free port; the transport keeps it until its server is started.
+                self._transports[id] = _grpc_transport("127.0.0.1:0")
+                address = self._transports[id].local_address
+            self.members[id] = Member(id, address)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.shutdown()
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        return {member.id: member.address for member in self.members.values()}
+
+    def directory(self, id: str) -> Path:
+        assert self._root is not None
+        return self._root / id
+
+    # -- coming and going ----------------------------------------------------------------------
+
+    def start(self, *ids: str) -> Cluster:
+        """Start the servers ``ids``, or all that do not run."""
+        for id in ids or [member.id for member in self.members.values() if not member.runs]:
+            self._start(self.members[id])
+        return self
+
+    def transport(self, id: str) -> Transport:
+        """A transport at the address of ``id``."""
+        member = self.members[id]
+        if id in self._transports:
+            return self._transports.pop(id)
+        if self._over_grpc:
+            return _grpc_transport(member.address)
+        return InmemTransport(self.network, member.address)
+
+    def _start(self, member: Member) -> None:
+        member.fsm = self._make_fsm()
+        transport = self.transport(member.id)
+        if self._root is not None:
+            member.raft = Raft.open(
+                str(self.directory(member.id)),
+                id=member.id,
+                fsm=member.fsm,
+                bootstrap=self.addresses,
+                config=self.settings,
+                transport=transport,
+            )
+        else:
+            member.raft = self._from_parts(member, transport)
+        member.raft.start()
+
+    def _from_parts(self, member: Member, transport: Transport) -> Raft:
+        import dataclasses
+
+        settings = dataclasses.replace(self.settings, local_id=member.id)
+        snapshots = DiscardSnapshotStore()
+        if member.store is None:
+            member.store = self._make_store(member.id)
+            store = member.store
+            if store.last_index() == 0:
+                first = Configuration.of_voters(self.addresses)
+                bootstrap_cluster(settings, store, store, snapshots, transport, first)
+        store = member.store
+        return Raft(settings, member.fsm, store, store, snapshots, transport)
+
+    def stop(self, *ids: str) -> None:
+        """Shut the servers ``ids`` down."""
+        futures = [self.members[id].raft.shutdown() for id in ids]
+        for future in futures:
+            future.result(timeout=PATIENCE)
+
+    def close_store(self, id: str) -> None:
+        """Forget the store of a stopped server, so that the next start opens it anew."""
+        member = self.members[id]
+        if member.store is not None:
+            member.store.close()
+            member.store = None
+
+    def shutdown(self) -> None:
+        """End every server, whatever state it is in."""
+        for member in self.members.values():
+            if isinstance(member.fsm, Gated):
+                member.fsm.gate.set()
+        futures = [member.raft.shutdown() for member in self.members.values() if member.raft is not None]
+        for transport in self._transports.values():
+            transport.close()
+        for future in futures:
+            future.exception(timeout=PATIENCE)
+        for id in self.members:
+            self.close_store(id)
+
+    # -- who is what -----------------------------------------------------------------------------
+
+    def leader(self, among: Iterable[str] | None = None) -> Member:
+        """Wait for a leader (of the latest term that has one) and return it."""
+        ids = list(self.members if among is None else among)
+
+        def leading() -> Member | None:
+            leaders = [
+                member
+                for member in (self.members[id] for id in ids)
+                if member.raft is not None and member.raft.state is RaftState.LEADER
+            ]
+            return max(leaders, key=lambda member: member.raft.term, default=None)
+
+        found = eventually(leading, f"one of {', '.join(ids)} leads: {self.describe()}")
+        assert isinstance(found, Member)
+        return found
+
+    def followers(self, of: Member) -> list[Member]:
+        return [member for member in self.members.values() if member is not of]
+
+    def cut_off(self, *ids: str) -> None:
+        """Let the servers ``ids`` reach nobody at all."""
+        self.network.partition(*([self.members[id].address] for id in ids))
+
+    def describe(self) -> str:
+        return ", ".join(
+            f"{member.id}: {'not started' if member.raft is None else member.raft!r}"
+            for member in self.members.values()
+        )
+
+    # -- writing and checking ----------------------------------------------------------------------
+
+    def write(self, count: int = 1, among: Iterable[str] | None = None) -> None:
+        """Have ``count`` commands acknowledged, by whoever leads, one after the other."""
+        deadline = time.monotonic() + PATIENCE
+        done = 0
+        command = b"command %d" % next(self._numbers)
+        while done < count:
+            assert time.monotonic() < deadline, f"{count} writes were not taken: {self.describe()}"
+            try:
+                self.leader(among).raft.apply(command, timeout=PATIENCE).result(timeout=PATIENCE)
+            except NotAppliedError:
+                continue
+            except (OutcomeUnknownError, RaftShutdownError):
+                pass  # it may be applied later: its number is spent
+            else:
+                self.acknowledged.append(command)
+                done += 1
+            command = b"command %d" % next(self._numbers)
+
+    def check_nothing_lost(self, *ids: str) -> None:
+        """Every acknowledged command is on every server (or ``ids``), once, in the same order."""
+        # A write through the present leader puts a bound on what is still on its way.
+        self.write(among=ids or None)
+        members = [self.members[id] for id in ids or self.members]
+        for member in members:
+            eventually(
+                lambda member=member: self.acknowledged[-1] in member.fsm.applied,
+                f"{member.id} has all that was acknowledged: {self.describe()}",
+            )
+        longest = max((member.fsm.applied for member in members), key=len)
+        for member in members:
+            mine = list(member.fsm.applied)
+            assert mine == longest[: len(mine)], f"{member.id} applied another order"
+            assert len(set(mine)) == len(mine), f"{member.id} applied a command twice"
+        known = set(self.acknowledged)
+        assert [command for command in longest if command in known] == self.acknowledged
+
+
+def _grpc_transport(bind: str) -> Transport:
+    from pyraft.transport import GrpcTransport
+
+    return GrpcTransport(bind)
+
+
+def alone(fsm: FSM | None = None, **changes: object) -> Raft:
+    """A started server that is a cluster by itself, in memory, and leads."""
+    changes.setdefault("timeout", ALONE)
+    cluster = Cluster(["n1"], settings=config(**changes), fsm=lambda: fsm or Recorder())
+    raft = cluster.start().members["n1"].raft
+    cluster.leader()
+    return raft
