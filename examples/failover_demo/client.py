@@ -17,6 +17,7 @@ from connection import Connection, Message
 
 ANSWER_TIMEOUT = 1.0  # seconds; a write without an answer by then has an unknown outcome
 PAUSE = 0.02  # seconds before a refused write is sent again
+DISTRUST = 1.0  # seconds for which a server that did not answer is left alone, whoever names it leader
 
 
 class Acknowledged(NamedTuple):
@@ -41,6 +42,8 @@ class Client(threading.Thread):
         self._stop_asked = stop
         self._server = random.choice(list(ports))
         self._connection: Connection | None = None
+        self._distrusted: str | None = None
+        self._distrusted_until = 0.0
 
     def run(self) -> None:
         try:
@@ -78,19 +81,24 @@ class Client(threading.Thread):
             return self._connection.ask({"do": "write", "command": command})
         except OSError as error:
             self._disconnect()
+            self._distrusted, self._distrusted_until = self._server, time.monotonic() + DISTRUST
             self._server = self._another()
             return {"outcome": "unknown", "error": str(error)}
 
     def _turn_to(self, leader: str | None) -> None:
         """Choose where to send a refused write next."""
-        if leader is None or leader == self._server:
+        if time.monotonic() > self._distrusted_until:
+            self._distrusted = None
+        if leader in (None, self._server, self._distrusted):
             self._stop_asked.wait(PAUSE)  # nobody leads yet, or the one who did is gone
             leader = self._another()
+        assert leader is not None
         self._disconnect()
         self._server = leader
 
     def _another(self) -> str:
-        return random.choice([name for name in self._ports if name != self._server])
+        avoided = (self._server, self._distrusted)
+        return random.choice([name for name in self._ports if name not in avoided])
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -42,10 +42,10 @@ def main() -> int:
     except (ClusterError, TimeoutError) as error:
         problems = [str(error)]
     except KeyboardInterrupt:
-        screen.close()
         shutil.rmtree(folder, ignore_errors=True)
         return 130
-    screen.close()
+    finally:
+        screen.close()
     for problem in problems:
         screen.print(styled(f"WRONG: {problem}", RED))
     if problems:
@@ -88,7 +88,6 @@ def run(options: argparse.Namespace, screen: Screen, folder: Path) -> list[str]:
         disturb(faults, options.quick)
         clients.stop()
         screen.event("the clients have stopped; comparing")
-        watch.stop()
         verdict = examine(cluster, clients)
     except (ClusterError, TimeoutError):
         for server in cluster.servers.values():

@@ -46,7 +46,7 @@ class ClusterPanel:
         said = self._watch.status(name)
         match self._cluster.servers[name].process:
             case Process.DOWN:
-                return f"{name}  {styled('killed', RED)}"
+                return f"{name}  {styled('down', RED)}"
             case Process.FROZEN:
                 return f"{name}  {styled('frozen', YELLOW)}"
         if said is None:
