@@ -73,7 +73,7 @@ def check_configuration(configuration: Configuration) -> None:
     ids: set[str] = set()
     addresses: dict[str, str] = {}
     for server in configuration.servers:
-        if not isinstance(server.id, str) or not isinstance(server.address, str):
+        if not {type(server.id), type(server.address)} <= {str}:
             raise ConfigError(
                 f"id {server.id!r} and address {server.address!r} must be text: write an address like 'host:port'"
             )
