@@ -12,6 +12,7 @@ memory away from under whoever reads.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import sys
@@ -301,7 +302,7 @@ class LMDBStore(LogStore, StableStore):
                 f"the limit of this process's address space (ulimit -v)."
             ) from error
         except lmdb.Error as error:
-            full = isinstance(error, lmdb.MapFullError) or _is_disk_full(error)
+            full = isinstance(error, lmdb.MapFullError) or _is_disk_full(error, self._path)
             kind = StoreFullError if full else StorageError
             raise kind(f"cannot open {file}: {error}") from error
 
@@ -412,18 +413,18 @@ class LMDBStore(LogStore, StableStore):
             self._commit(txn)
             self._content = content
         except lmdb.MapFullError:
-            _abort(txn)  # nothing is written: the caller makes room and tries again
+            self._abort(txn)  # nothing is written: the caller makes room and tries again
             raise
         except CorruptStoreError as error:
-            _abort(txn)
+            self._abort(txn)
             self._latch(error)
             raise self._corrupt(str(error)) from error
         except (lmdb.Error, OSError) as error:
-            _abort(txn)
+            self._abort(txn)
             self._latch(error)
             raise self._write_error(error) from error
         except BaseException as error:
-            _abort(txn)
+            self._abort(txn)
             if committing:  # a signal came between the commit and the line that publishes it
                 self._latch(error)
             raise
@@ -431,6 +432,13 @@ class LMDBStore(LogStore, StableStore):
     @staticmethod
     def _commit(txn: Transaction) -> None:
         txn.commit()
+
+    def _abort(self, txn: Transaction | None) -> None:
+        # Alone, because py-lmdb's abort waits until no thread is in a call on this environment.
+        # A few busy readers, of which one always is, held it up for minutes.
+        if txn is not None:
+            with self._gate.alone(), suppress(lmdb.Error):  # what failed to commit has ended already
+                txn.abort()
 
     def _put(self, txn: Transaction, content: _Content, batch: Batch) -> _Content:
         """Store ``batch`` where no entries are; return what the log holds then."""
@@ -484,7 +492,7 @@ class LMDBStore(LogStore, StableStore):
     def _write_error(self, error: lmdb.Error | OSError) -> StorageError:
         if isinstance(error, _CORRUPT):
             return self._corrupt(str(error))
-        if _is_disk_full(error):
+        if _is_disk_full(error, self._path):
             return StoreFullError(f"no room on the disk for {self._directory.data_file}: {error}")
         return StorageError(f"cannot write to {self._directory.data_file}: {error}")
 
@@ -574,15 +582,13 @@ def _outside(first: int, last: int, runs: Sequence[tuple[int, int]]) -> Iterator
         yield first, last
 
 
-def _is_disk_full(error: lmdb.Error | OSError) -> bool:
+def _is_disk_full(error: lmdb.Error | OSError, path: Path) -> bool:
     code = error.errno if isinstance(error, OSError) else getattr(error, "code", None)
+    if code == errno.EIO:  # LMDB's name for a write of which only the first part found room, too
+        with suppress(OSError):
+            disk = os.statvfs(path)
+            return disk.f_bavail * disk.f_frsize < SMALLEST_MAP_SIZE
     return code in DISK_FULL or isinstance(error, lmdb.DiskError)
-
-
-def _abort(txn: Transaction | None) -> None:
-    if txn is not None:
-        with suppress(lmdb.Error):  # a transaction that failed to commit has ended already
-            txn.abort()
 
 
 def _stable_key(key: bytes) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,12 @@ def check_log_store(
         bench = _Bench(open_store, home, durable)
         try:
             promise(bench)
-        except _Broken as broken:
-            raise AssertionError(_complaint(promise, str(broken))) from broken.__cause__
-        except Exception as error:
-            raise AssertionError(_complaint(promise, f"it raised {type(error).__name__}: {error}")) from error
-        finally:
             bench.close()
+        except Exception as error:
+            with suppress(Exception):  # the first thing that is wrong is the one to tell
+                bench.close()
+            finding = str(error) if isinstance(error, _Broken) else f"it raised {error!r}"
+            raise AssertionError(_complaint(promise, finding)) from error
 
 
 def _complaint(promise: Callable[[_Bench], None], finding: str) -> str:
