@@ -122,11 +122,9 @@ def _differences(what: str, sequences: Mapping[str, Entries]) -> list[str]:
     for other, entries in others:
         if list(entries) == list(expected):
             continue
-        same = 0
-        for mine, theirs in zip(expected, entries, strict=False):
-            if mine != theirs:
-                break
-            same += 1
+        pairs = zip(expected, entries, strict=False)
+        shorter = min(len(expected), len(entries))
+        same = next((at for at, (mine, theirs) in enumerate(pairs) if mine != theirs), shorter)
         mine, theirs = expected[same : same + 1], entries[same : same + 1]
         found.append(f"{what}: after {same} equal entries {name} has {mine} and {other} has {theirs}")
     return found

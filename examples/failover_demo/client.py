@@ -24,7 +24,7 @@ class Acknowledged(NamedTuple):
     """A write that was answered ``ok``; instants of ``time.monotonic``."""
 
     command: str
-    index: int
+    log_index: int
     sent_at: float
     answered_at: float
 
@@ -134,7 +134,7 @@ class Clients:
 
     def acknowledged(self) -> dict[str, int]:
         """Every acknowledged write and the log index that its answer named."""
-        return {done.command: done.index for client in self.each for done in client.acknowledged}
+        return {done.command: done.log_index for client in self.each for done in client.acknowledged}
 
     def unknown(self) -> set[str]:
         """Every write of which nobody could say what became of it."""

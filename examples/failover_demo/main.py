@@ -130,8 +130,8 @@ def wait_settled(cluster: Cluster) -> int:
     deadline = time.monotonic() + SETTLE_TIMEOUT
     while True:
         known = {name: server.ask({"do": "status"}, 1.0) for name, server in cluster.servers.items()}
-        ends = {said[key] if said else None for said in known.values() for key in ("last", "applied")}
-        if len(ends) == 1 and None not in ends:
+        ends = {said[key] if said else 0 for said in known.values() for key in ("last", "applied")}
+        if len(ends) == 1 and 0 not in ends:
             return int(ends.pop())
         if time.monotonic() > deadline:
             raise ClusterError(f"not all have applied the same after {SETTLE_TIMEOUT:g} s: {known}")

@@ -22,9 +22,9 @@ import signal
 import socketserver
 import sys
 import threading
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from connection import HOST, Message, encode
 
@@ -77,7 +77,7 @@ def write(raft: Raft, command: str) -> Message:
         return {"outcome": "not_applied", "error": str(error)}
     except RaftShutdownError as error:
         return {"outcome": "unknown" if error.outcome_unknown else "not_applied", "error": str(error)}
-    except (RaftError, FutureTimeoutError) as error:
+    except (RaftError, TimeoutError) as error:
         return {"outcome": "unknown", "error": f"{type(error).__name__}: {error}"}
     return {"outcome": "ok", "index": index}
 
@@ -157,7 +157,7 @@ def run(options: argparse.Namespace) -> int:
     return 0 if raft.failure is None else 1
 
 
-def in_background(run: Any) -> None:
+def in_background(run: Callable[[], object]) -> None:
     threading.Thread(target=run, daemon=True).start()
 
 
