@@ -245,8 +245,45 @@ class ThreadTask(Task):
         self._run()
 
 
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
+
+class ForkGuard:
+    """Remembers the process it was made in.  A forked child has its memory but not its threads."""
+
+    __slots__ = ("_made_at",)
+
+    def __init__(self) -> None:
+        self._made_at = _forks
+
+    @property
+    def is_child(self) -> bool:
+        """True in a process that was forked off after this was made."""
+        return _forks != self._made_at
+
+    def check(self, what: str) -> None:
+        """Raise ForkedProcessError in a forked child."""
+        if self.is_child:
+            raise ForkedProcessError(
+                f"{what} was opened before this process was forked off and belongs to its parent: "
+                f"open it in the process that uses it (multiprocessing: start method 'spawn')"
+            )
+
+
 class ThreadRuntime(Runtime):
     """Threads of the operating system, the real clock, real randomness."""
+
+    def __init__(self) -> None:
+        self._fork_guard = ForkGuard()
 
     def now(self) -> float:
         return time.monotonic()
@@ -270,6 +307,8 @@ class ThreadRuntime(Runtime):
         return threading.Lock()
 
     def must_not_wait(self) -> str | None:
+        if self._fork_guard.is_child:
+            return "this is a forked child, and the server's threads stayed in its parent"
         if getattr(_current, "is_ours", False):
             return f"this is pyraft's own thread {threading.current_thread().name}"
         try:
@@ -282,32 +321,3 @@ class ThreadRuntime(Runtime):
 def new_condition() -> threading.Condition:
     """A condition for waiters of the standard library, which know nothing of a Runtime."""
     return threading.Condition()
-
-
-_forks = 0
-
-
-def _count_fork() -> None:
-    global _forks
-    _forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_count_fork)
-
-
-class ForkGuard:
-    """Remembers the process it was made in.  A forked child has its memory but not its threads."""
-
-    __slots__ = ("_made_at",)
-
-    def __init__(self) -> None:
-        self._made_at = _forks
-
-    def check(self, what: str) -> None:
-        """Raise ForkedProcessError in a forked child."""
-        if _forks != self._made_at:
-            raise ForkedProcessError(
-                f"{what} was opened before this process was forked off and belongs to its parent: "
-                f"open it in the process that uses it (multiprocessing: start method 'spawn')"
-            )

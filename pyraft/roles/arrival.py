@@ -32,7 +32,9 @@ class Arrival:
     def __init__(self, node: NodeContext, configuration: Configuration) -> None:
         self._node = node
         self._configuration = configuration
+        self._voters = {server.id for server in configuration.voters} | {node.id}
         self._heard: dict[str, Standing | None] = {}
+        self._errors: dict[str, str] = {}  # why those that were not heard did not answer, by the latest try
         self._over: list[Signal] = []
 
     def run(self) -> Next:
@@ -50,9 +52,10 @@ class Arrival:
 
     def _wait_for_answers(self) -> Next:
         node = self._node
-        needed = others_to_hear(len(self._configuration.servers))
+        needed = others_to_hear(len(self._voters))
         say_so_at = node.runtime.now() + 1.0
-        while len(self._heard) < needed:
+        # Only voters count: a majority that this server was part of has no other members.
+        while len(self._voters & self._heard.keys()) < needed:
             event = node.take(say_so_at)
             match event:
                 case None:
@@ -115,7 +118,8 @@ class Arrival:
                     return
                 except NodeFailedError:
                     raise
-                except RaftError:
+                except RaftError as error:
+                    self._errors[server.id] = str(error)  # read by main; one assignment
                     failures += 1
                 if over.wait(back_off(failures, node.config.election_timeout)):
                     return
@@ -123,12 +127,12 @@ class Arrival:
         node.spawn(f"ask-{server.id}", ask)
 
     def _say_who_is_missing(self, needed: int) -> None:
-        silent = [
-            s.id for s in self._configuration.servers if s.id != self._node.id and s.id not in self._heard
-        ]
+        heard = self._voters & self._heard.keys()
+        silent = sorted(self._voters - heard - {self._node.id})
         self._node.log.warning(
             "waiting to hear from %d more of %s: the disk is empty, and only they know whether the cluster "
-            "exists already",
-            needed - len(self._heard),
+            "exists already (%s)",
+            needed - len(heard),
             ", ".join(silent),
+            "; ".join(self._errors[id] for id in silent if id in self._errors) or "no answer yet",
         )

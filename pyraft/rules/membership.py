@@ -49,13 +49,16 @@ class Standing:
     last_log: int
 
 
-def others_to_hear(servers: int) -> int:
-    """How many *other* servers a server with an empty disk must hear before it acts.
+def others_to_hear(voters: int) -> int:
+    """How many *other* voters a server with an empty disk must hear before it acts.
 
     Any majority that it may have been part of in a former life then has a member among
-    those it heard: servers - majority + 1 others leave at most majority - 2 unheard.
+    those it heard: voters - majority + 1 others leave at most majority - 2 unheard.
+
+    Args:
+        voters: how many there are, this server included.
     """
-    return min(servers - 1, servers - majority(servers) + 1)
+    return min(voters - 1, voters - majority(voters) + 1)
 
 
 def ballot_on_arrival(own: Ballot, own_id: str, heard: Mapping[str, Standing | None]) -> tuple[Ballot, bool]:
