@@ -52,22 +52,35 @@ class _Stop(NamedTuple):
     """The session ended."""
 
 
-class _Replied(NamedTuple):
-    stream: object  # which one: late news of an older stream is dropped
-    response: AppendEntriesResponse
-
-
-class _Broke(NamedTuple):
-    stream: object
-    error: RaftError
-
-
 class _Sent(NamedTuple):
     """A request on its way."""
 
     request: AppendEntriesRequest
-    last: int
     at: float
+
+
+class _Stream:
+    """One pipeline, and the requests that it has not answered yet, oldest first.
+
+    The replicator's thread appends, the transport's thread takes away.
+    """
+
+    __slots__ = ("pipeline", "unanswered")
+
+    def __init__(self) -> None:
+        self.pipeline: AppendPipeline | None = None
+        self.unanswered: deque[_Sent] = deque()
+
+
+class _Replied(NamedTuple):
+    stream: _Stream  # which one: late news of an older stream is dropped
+    sent: _Sent
+    response: AppendEntriesResponse
+
+
+class _Broke(NamedTuple):
+    stream: _Stream
+    error: RaftError
 
 
 class Replicator:
@@ -98,8 +111,7 @@ class Replicator:
         self._commit_sent = 0  # the highest commit index that the peer has acknowledged
         self._commit_due: float | None = None  # when to tell it the next one, if nothing else is sent
         self._failures = 0
-        self._pipeline: AppendPipeline | None = None
-        self._current_stream: object = None
+        self._stream: _Stream | None = None
         self._in_flight: deque[_Sent] = deque()
         self._round_trip = 0.001  # seconds; adapts
         self._unreachable_since: float | None = None
@@ -126,9 +138,9 @@ class Replicator:
         try:
             while self._session.alive:
                 if self._probe():
-                    self._stream()
+                    self._keep_up()
         finally:
-            self._close_pipeline()
+            self._close_stream()
             self._inbox.close(lambda event: None)
 
     # probing
@@ -151,7 +163,8 @@ class Replicator:
         if not isinstance(response, AppendEntriesResponse):
             return False
         self._reached()
-        return self._take_answer(request, response, sent_at)
+        self._report(request, response, sent_at)
+        return self._go_on_after(request, response)
 
     def _wait_out(self, seconds: float) -> bool:
         """Wait before trying a failing peer again; False if the session ended meanwhile."""
@@ -174,21 +187,21 @@ class Replicator:
 
     # streaming
 
-    def _stream(self) -> None:
+    def _keep_up(self) -> None:
         """Keep the peer up to date until the session ends or something goes wrong."""
-        if not self._open_pipeline():
+        if not self._open_stream():
             return
-        while self._session.alive and self._pipeline is not None:
+        while self._session.alive and self._stream is not None:
             self._news.clear()
             wake_at = self._send_what_is_due()
             if wake_at is None:
                 return  # sending broke the stream
             event = self._inbox.take(wake_at)
             if isinstance(event, _Replied):
-                if event.stream is self._current_stream:
-                    self._on_reply(event.response)
+                if event.stream is self._stream:
+                    self._on_reply(event.sent, event.response)
             elif isinstance(event, _Broke):
-                if event.stream is self._current_stream:
+                if event.stream is self._stream:
                     self._failed(event.error)
                     self._back_to_probing()
             elif isinstance(event, _Stop):
@@ -205,20 +218,28 @@ class Replicator:
             self._failed(TransportError(f"no answer to an AppendEntries for {silent_s:.1f} s"))
             self._back_to_probing()
 
-    def _open_pipeline(self) -> bool:
-        stream = self._current_stream = object()
+    def _open_stream(self) -> bool:
+        stream = _Stream()
 
         def on_reply(response: AppendEntriesResponse) -> None:
-            self._inbox.put(_Replied(stream, response))
+            # On the transport's thread: main hears of a match without the way through ours.
+            try:
+                sent = stream.unanswered.popleft()
+            except IndexError:
+                self._inbox.put(_Broke(stream, TransportError("an answer that nobody asked for")))
+                return
+            self._report(sent.request, response, sent.at)
+            self._inbox.put(_Replied(stream, sent, response))
 
         def on_error(error: RaftError) -> None:
             self._inbox.put(_Broke(stream, error))
 
         try:
-            self._pipeline = self._transport.pipeline(self._session.peer, on_reply, on_error)
+            stream.pipeline = self._transport.pipeline(self._session.peer, on_reply, on_error)
         except RaftError as error:
             self._failed(error)
             return False
+        self._stream = stream
         return True
 
     def _send_what_is_due(self) -> float | None:
@@ -226,7 +247,7 @@ class Replicator:
 
         Returns the instant at which to look again even without news, None once the stream broke.
         """
-        while self._pipeline is not None:
+        while self._stream is not None:
             now = self._runtime.now()
             waiting = self._entries.last.index - self._next + 1
             if waiting <= 0:
@@ -285,38 +306,36 @@ class Replicator:
         return self._commit_due
 
     def _send(self, request: AppendEntriesRequest, now: float) -> None:
-        assert self._pipeline is not None
+        stream = self._stream
+        assert stream is not None and stream.pipeline is not None
+        sent = _Sent(request, now)
+        stream.unanswered.append(sent)  # first: the answer may be there before send() returns
+        self._in_flight.append(sent)
+        self._next = request.prev_log_entry + len(request.entries) + 1
+        self._commit_due = None
         try:
-            self._pipeline.send(request)
+            stream.pipeline.send(request)
         except RaftError as error:
             self._failed(error)
             self._back_to_probing()
-            return
-        last = request.prev_log_entry + len(request.entries)
-        self._in_flight.append(_Sent(request, last, now))
-        self._next = last + 1
-        self._commit_due = None
 
-    def _on_reply(self, response: AppendEntriesResponse) -> None:
-        if not self._in_flight:
-            self._back_to_probing()  # an answer that nobody asked for: trust nothing of it
-            return
-        sent = self._in_flight.popleft()
+    def _on_reply(self, sent: _Sent, response: AppendEntriesResponse) -> None:
+        self._in_flight.popleft()
         self._round_trip += (self._runtime.now() - sent.at - self._round_trip) / 8
-        if not self._take_answer(sent.request, response, sent.at):
+        if not self._go_on_after(sent.request, response):
             self._back_to_probing()
 
     def _back_to_probing(self) -> None:
         """Trust nothing that was on its way; go on after what the peer is known to hold."""
         if self._in_flight:
             self._next = min(self._next, self._in_flight[0].request.prev_log_entry + 1)
-        self._close_pipeline()
+        self._close_stream()
 
-    def _close_pipeline(self) -> None:
-        pipeline, self._pipeline = self._pipeline, None
+    def _close_stream(self) -> None:
+        stream, self._stream = self._stream, None
         self._in_flight.clear()
-        if pipeline is not None:
-            pipeline.close()
+        if stream is not None and stream.pipeline is not None:
+            stream.pipeline.close()
 
     # both
 
@@ -348,34 +367,34 @@ class Replicator:
         commit = min(commit, prev + len(logs))
         return AppendEntriesRequest(self._header, leadership.term, prev, prev_term, logs, commit)
 
-    def _take_answer(
-        self, request: AppendEntriesRequest, response: AppendEntriesResponse, sent_at: float
-    ) -> bool:
-        """Act on one answer; return whether the peer accepted the request."""
+    def _report(self, request: AppendEntriesRequest, response: AppendEntriesResponse, sent_at: float) -> None:
+        """Tell the main thread what an answer proves.  On the thread that received it."""
         session = self._session
-        if response.term > session.leadership.term:
+        term = session.leadership.term
+        if response.term > term:
             self._to_main(HigherTermSeen(session, response.term))
+        elif response.term == term:
+            session.heard(sent_at)
+            if response.success:
+                self._to_main(PeerMatched(session, request.prev_log_entry + len(request.entries)))
+        # An answer of an older term is of no use: the peer no longer stands by it.
+
+    def _go_on_after(self, request: AppendEntriesRequest, response: AppendEntriesResponse) -> bool:
+        """Find out where to go on; return whether the peer accepted the request."""
+        session = self._session
+        if response.term != session.leadership.term:
             self._failures += 1  # the session is about to end; do not ask at full speed until then
             return False
-        if response.term < session.leadership.term:
-            return False  # of no use: it answers something that it no longer stands by
-        session.heard(sent_at)
         if response.success:
             self._failures = 0
-            last = request.prev_log_entry + len(request.entries)
-            self._next = max(self._next, last + 1)
+            self._next = max(self._next, request.prev_log_entry + len(request.entries) + 1)
             self._commit_sent = max(self._commit_sent, request.leader_commit_index)
-            session.next_index = self._next
-            self._to_main(PeerMatched(session, last))
-            return True
-        self._next = next_index_after_rejection(request.prev_log_entry + 1, response.last_log)
-        session.next_index = self._next
-        if response.no_retry_backoff:
-            self._failures = 0
         else:
-            self._failures += 1
-        self._in_flight.clear()  # all of it stood on what was refused
-        return False
+            self._failures = 0 if response.no_retry_backoff else self._failures + 1
+            self._next = next_index_after_rejection(request.prev_log_entry + 1, response.last_log)
+            self._in_flight.clear()  # all of it stood on what was refused
+        session.next_index = self._next
+        return response.success
 
     def _lacks_a_snapshot(self, prev: int) -> None:
         if not self._said_it_lacks:
