@@ -85,6 +85,8 @@ class NodeState:
             raise
         except Exception as error:
             raise StorageError(f"the stable store could not save term {ballot.term}: {error}") from error
+        if ballot.term > self.ballot.term:
+            self.leader = None  # nobody is known to lead the new term
         self.ballot = ballot
 
     def adopt_term(self, term: int) -> None:
