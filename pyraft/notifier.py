@@ -32,6 +32,7 @@ class Notifier:
 
     def __init__(self, runtime: Runtime, server_id: str) -> None:
         self._inbox: Inbox = runtime.inbox(f"{server_id}-notify")
+        self._abandoned = False
 
     def resolve(self, future: RaftFuture[Any], value: Any = None) -> None:
         """Finish ``future`` with ``value`` on the notify thread."""
@@ -49,7 +50,7 @@ class Notifier:
 
     def run(self) -> None:
         """The thread's life.  What is asked for after the end is done on the asking thread."""
-        while True:
+        while not self._abandoned:  # then the stop is gone from the inbox as well
             event = self._inbox.take()
             if isinstance(event, _Stop):
                 self._inbox.close(_finish)
@@ -58,6 +59,7 @@ class Notifier:
 
     def abandon(self) -> None:
         """Take over from a thread that is stuck in a callback: finish here what it still had."""
+        self._abandoned = True
         self._inbox.close(_finish)
 
 
