@@ -100,8 +100,13 @@ class RaftFuture(Future[T]):
                 except RuntimeError:
                     pass  # the loop was closed meanwhile, and whoever waited with it
 
-            self.add_done_callback(wake)
-            yield from done
+            self._callback_queue().appendleft(wake)
+            if self._state is _FINISHED:
+                self._run_callbacks()
+            try:
+                yield from done
+            finally:
+                self._forget(wake)
         return self.result()
 
     # -- for whoever owns the operation ------------------------------------------------
@@ -154,13 +159,19 @@ class RaftFuture(Future[T]):
         def wake(_: Any) -> None:
             signal.set()
 
-        self.add_done_callback(wake)
+        self._callback_queue().appendleft(wake)  # before users' callbacks, which may block
+        if self._state is _FINISHED:
+            self._run_callbacks()
         if not signal.wait(timeout) and self._state is not _FINISHED:
-            try:
-                self._callback_queue().remove(wake)  # or a polling caller would pile them up
-            except ValueError:
-                pass
+            self._forget(wake)
             raise TimeoutError(f"not done after {timeout:g} s; the operation itself goes on")
+
+    def _forget(self, wake: Callable[[Any], None]) -> None:
+        """Nobody waits with ``wake`` any more; kept, they would pile up under a polling caller."""
+        try:
+            self._callback_queue().remove(wake)
+        except (ValueError, IndexError):
+            pass  # it was called, or another thread changed the queue meanwhile
 
     def _callback_queue(self) -> deque[Callable[[Future[T]], Any]]:
         queue: deque[Callable[[Future[T]], Any]] | None = self.__dict__.get("_callbacks")
