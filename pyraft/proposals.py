@@ -119,6 +119,9 @@ class ProposalQueue:
             self.channel.poke()
             left = None if deadline is None else deadline - self._runtime.now()
             if (left is not None and left <= 0) or not room.wait(left):
+                with self._lock:
+                    if room in self._waiting:
+                        self._waiting.remove(room)
                 raise EnqueueTimeoutError(
                     f"{len(self._items)} commands ({self._bytes} bytes) kept waiting for {timeout:g} s: the "
                     f"cluster is slower than its clients. Try again later, or allow more time or more "
