@@ -17,9 +17,11 @@ class Waiters:
 
     def notify(self) -> None:
         """There is news: everybody who waits looks again.  Call it after publishing."""
-        while self._signals:
+        # Oldest first, and only those who wait now: one who looks and waits again must not
+        # keep the publisher here.
+        for _ in range(len(self._signals)):
             try:
-                self._signals.pop().set()
+                self._signals.pop(0).set()
             except IndexError:
                 return  # another thread notified as well
 
