@@ -129,15 +129,15 @@ def _check_count(name: str, value: object) -> None:
 def _check_relations(config: Config) -> None:
     if config.election_timeout < config.heartbeat_timeout:
         raise ConfigError(
-            f"election_timeout={config.election_timeout:g} is below heartbeat_timeout="
-            f"{config.heartbeat_timeout:g}: candidates would give up before the others notice that the "
-            f"leader is gone. Use at least {config.heartbeat_timeout:g}."
+            f"election_timeout={config.election_timeout!r} is below heartbeat_timeout="
+            f"{config.heartbeat_timeout!r}: candidates would give up before the others notice that the "
+            f"leader is gone. Use at least {config.heartbeat_timeout!r}."
         )
     if config.leader_lease_timeout > config.heartbeat_timeout:
         raise ConfigError(
-            f"leader_lease_timeout={config.leader_lease_timeout:g} is above heartbeat_timeout="
-            f"{config.heartbeat_timeout:g}: a leader that was cut off would go on believing in itself after "
-            f"the others elected a new one. Use at most {config.heartbeat_timeout:g}."
+            f"leader_lease_timeout={config.leader_lease_timeout!r} is above heartbeat_timeout="
+            f"{config.heartbeat_timeout!r}: a leader that was cut off would go on believing in itself after "
+            f"the others elected a new one. Use at most {config.heartbeat_timeout!r}."
         )
     if config.max_command_bytes > LARGEST_MESSAGE_BYTES:
         raise ConfigError(
