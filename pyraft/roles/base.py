@@ -82,8 +82,11 @@ def accept_timeout_now(node: NodeContext, rpc: IncomingRpc) -> Next | None:
     Source: dissertation §3.10.
     """
     assert isinstance(rpc.request, TimeoutNowRequest)
-    if node.current_leader() != rpc.request.header.id or not node.state.is_voter:
-        node.log.warning("ignored TimeoutNow from=%s, which is not our leader", rpc.request.header.id)
+    may_vote = node.state.is_voter and node.state.ballot.newborn is None
+    if node.current_leader() != rpc.request.header.id or not may_vote:
+        node.log.warning(
+            "ignored TimeoutNow from=%s: it does not lead us, or we do not vote", rpc.request.header.id
+        )
         rpc.respond(TimeoutNowResponse(node.header))
         return None
     rpc.respond(TimeoutNowResponse(node.header))
