@@ -197,9 +197,9 @@ class FsmRunner:
                 futures[0],
             )
         for log, future, result in zip(logs, futures, results, strict=True):
-            if isinstance(result, BaseException) and (
-                not isinstance(result, Exception) or fsm.is_fatal(result)
-            ):
+            if isinstance(result, Exception):
+                self._stop_if_fatal(result, log, future)
+            elif isinstance(result, BaseException):
                 self._fail(result, log, future)
             self.applied_index = log.index
             if future is None:
