@@ -1,0 +1,84 @@
+"""Dissertation §4.2.3: servers that were removed, or cut off, must not depose a leader that works."""
+
+import pytest
+
+from pyraft.configuration import Configuration
+from pyraft.rpc_handlers import on_append_entries, on_request_vote
+from pyraft.rules.election import may_be_heard
+from tests.nodes import S1_TO_S3, append_request, server, stage, vote_request
+
+
+@pytest.mark.parametrize(
+    ("leader", "candidate", "transfer", "heard"),
+    [
+        (None, "s2", False, True),
+        ("s3", "s2", False, False),
+        ("s2", "s2", False, True),
+        ("s3", "s2", True, True),
+        (None, "s9", False, False),
+        (None, "s9", True, False),
+    ],
+    ids=[
+        "nobody leads",
+        "another one leads",
+        "the leader itself asks",
+        "the leader hands over to it",
+        "it is not a member",
+        "not a member, whatever it says",
+    ],
+)
+def test_who_may_be_heard(leader, candidate, transfer, heard):
+    assert may_be_heard(S1_TO_S3, leader, candidate, transfer) is heard
+
+
+def test_a_server_that_knows_no_members_yet_hears_everybody():
+    assert may_be_heard(Configuration(), None, "s9", False)
+
+
+def following_s3():
+    node = server("1", term=2)
+    on_append_entries(node, append_request(2, leader="s3"))
+    return node
+
+
+def test_a_candidate_does_not_raise_the_term_of_servers_that_hear_from_a_leader():
+    node = following_s3()
+
+    answer = on_request_vote(node, vote_request(50, last=(9, 9), candidate="s2"))
+
+    assert (answer.granted, answer.term) == (False, 2)
+    assert node.state.ballot.term == 2
+
+
+def test_once_the_leader_has_been_silent_for_the_heartbeat_timeout_a_candidate_is_heard():
+    node = following_s3()
+    node.runtime.at += node.config.heartbeat_timeout
+
+    assert on_request_vote(node, vote_request(3, last=(1, 1), candidate="s2")).granted
+
+
+def test_a_candidate_that_the_leader_chose_is_heard_at_once():
+    node = following_s3()
+
+    assert on_request_vote(node, vote_request(3, last=(1, 1), candidate="s2", transfer=True)).granted
+
+
+def test_a_removed_server_changes_nothing_even_when_nobody_leads():
+    node = server("1", term=2)
+
+    answer = on_request_vote(node, vote_request(50, last=(9, 9), candidate="s9"))
+
+    assert not answer.granted
+    assert node.state.ballot.term == 2
+
+
+def test_a_leader_is_not_deposed_by_the_larger_term_of_a_server_that_was_cut_off():
+    with stage() as s:
+        s.make_it_lead()
+        term = s.raft.term
+
+        answer = s.s3.sends(vote_request(term + 40, last=(9, term), candidate="s3"))
+
+        assert not answer.granted
+        assert s.raft.leader_id == "s1"
+        assert s.raft.term == term
