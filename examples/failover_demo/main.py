@@ -27,6 +27,8 @@ from panel import ClusterPanel
 from screen import BOLD, GREEN, RED, Screen, styled
 from watch import Watch
 
+from pyraft import StorageError
+
 NAMES = ["n1", "n2", "n3"]
 SETTLE_TIMEOUT = 20.0  # seconds for all to apply the same entries once nothing disturbs them
 
@@ -39,7 +41,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         problems = run(options, screen, folder)
-    except (ClusterError, TimeoutError) as error:
+    except (ClusterError, TimeoutError, StorageError) as error:
         problems = [str(error)]
     except KeyboardInterrupt:
         shutil.rmtree(folder, ignore_errors=True)
@@ -63,13 +65,13 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="kill one leader only; a few seconds")
     parser.add_argument(
-        "--seconds", type=float, help="undisturbed time before and after restarts (default 1.2)"
+        "--seconds", type=float, help="undisturbed time before and after restarts (default 1)"
     )
     parser.add_argument("--clients", type=int, default=6, help="how many write at a time (default 6)")
     parser.add_argument("--plain", action="store_true", help="lines without colours or drawing")
     options = parser.parse_args()
     if options.seconds is None:
-        options.seconds = 0.5 if options.quick else 1.2
+        options.seconds = 0.5 if options.quick else 1.0
     return options
 
 
@@ -88,6 +90,7 @@ def run(options: argparse.Namespace, screen: Screen, folder: Path) -> list[str]:
         disturb(faults, options.quick)
         clients.stop()
         screen.event("the clients have stopped; comparing")
+        screen.close()
         verdict = examine(cluster, clients)
     except (ClusterError, TimeoutError):
         for server in cluster.servers.values():
@@ -97,7 +100,6 @@ def run(options: argparse.Namespace, screen: Screen, folder: Path) -> list[str]:
         clients.stop()
         watch.stop()
         cluster.close()
-    screen.close()
     report(screen, clients, faults, verdict)
     return verdict.problems() + clients.failures()
 

@@ -131,6 +131,40 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
+TAKEN_AT_FIRST = """
+import socket, sys
+from pathlib import Path
+
+import cluster
+
+other = socket.create_server((cluster.HOST, 0))
+free = cluster.free_ports
+
+def free_but_for_one(count):
+    cluster.free_ports = free
+    return [*free(count - 1), other.getsockname()[1]]
+
+cluster.free_ports = free_but_for_one
+started = cluster.Cluster.start(["n1"], Path(sys.argv[1]))
+print(started.stop())
+"""
+
+
+@pytest.mark.slow
+def test_a_port_that_somebody_takes_meanwhile_leads_to_another_start(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", TAKEN_AT_FIRST, str(tmp_path)],
+        env={**environment(tmp_path), "PYTHONPATH": os.pathsep.join([str(PROJECT), str(DEMO)])},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["try-1", "try-2"]
+
+
 class Server:
     """One server of the demo, alone in its cluster."""
 
