@@ -107,7 +107,12 @@ class Node:
         )
         self._fsm_task = self._runtime.spawn(f"{name}-fsm", self._guarded("fsm", context.fsm.run))
         self._main = self._runtime.spawn(f"{name}-main", self._run)
-        context.transport.serve(self)
+        try:
+            context.transport.serve(self)
+        except BaseException:
+            self.stop(None)
+            self._main.join(None)
+            raise
 
     def receive(self, rpc: IncomingRpc) -> None:
         """Take a request of another server.  On the transport's threads; never blocks."""
@@ -127,8 +132,17 @@ class Node:
 
     def stop(self, grace: float | None) -> None:
         """Ask the server to end.  ``grace``: seconds to wait for user code that does not return."""
-        self._grace = grace
+        if grace is not None:  # a later shutdown() without one, as `with` does, must not undo it
+            self._grace = grace
         self._inbox.put(StopRequested())
+
+    def stop_unstarted(self) -> None:
+        """End a server that has no threads yet."""
+        self.context.enter(RaftState.SHUTDOWN)
+        try:
+            self.context.transport.close()
+        finally:
+            self._finish(None)
 
     def wait_stopped(self, timeout: float | None) -> bool:
         return self._stop_waiters.wait_until(lambda: self._stopped, timeout)
@@ -155,7 +169,7 @@ class Node:
             except NodeFailedError as error:
                 self.context.log.error("thread %s cannot go on: %s", name, error)
                 self._inbox.put(NodeFailed(error))
-            except Exception as error:
+            except BaseException as error:  # SystemExit, too, would end the thread without a word
                 self.context.log.exception("thread %s died", name)
                 failure = NodeFailedError(
                     f"the thread pyraft-{self.context.id}-{name} died of {error!r}: this is a bug; its traceback is "
@@ -173,7 +187,7 @@ class Node:
         except NodeFailedError as error:
             self.context.log.error("this server stops: %s", error)
             self.failure = error
-        except Exception as error:
+        except BaseException as error:
             self.context.log.exception("the main thread died")
             self.failure = NodeFailedError(
                 f"the main thread of {self.context.id} died of {error!r}: this is a bug; its traceback is in the log"

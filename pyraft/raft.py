@@ -89,7 +89,6 @@ class Raft:
         self._runtime = ThreadRuntime() if runtime is None else runtime
         self._fork_guard = ForkGuard()
         self._started = False
-        self._on_stopped = on_stopped
         self._transport = transport
         self._lock = self._runtime.lock()
         self._node = Node(
@@ -220,16 +219,14 @@ class Raft:
             never_started = not self._started
             self._started = True
         if never_started:
-            self._state.role = RaftState.SHUTDOWN
-            self._transport.close()
-            self._on_stopped()
-            self._node.stopped_future.try_set_result(None)
+            self._node.stop_unstarted()
         else:
             self._node.stop(timeout)
         return self._node.stopped_future
 
     def wait_stopped(self, timeout: float | None = None) -> bool:
         """Block until the server is down, at most ``timeout`` seconds; return whether it is."""
+        self._fork_guard.check(f"server {self._config.local_id}")
         if self._node.stopped_future.done():
             return True
         return self._node.wait_stopped(timeout)
