@@ -291,6 +291,10 @@ class Cluster:
         """Let the servers ``ids`` reach nobody at all."""
         self.network.partition(*([self.members[id].address] for id in ids))
 
+    def lose_entries(self) -> None:
+        """Lose every request that carries entries: leaders stay leaders, and commit nothing."""
+        self.network.drop(when=lambda message: bool(getattr(message, "entries", ())))
+
     def describe(self) -> str:
         return ", ".join(
             f"{member.id}: {'not started' if member.raft is None else member.raft!r}"
