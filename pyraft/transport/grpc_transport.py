@@ -478,6 +478,7 @@ class _GrpcPipeline(AppendPipeline):
         except TransportError as error:
             self._failure = error
             return None  # ends the call
+        self._connections.misses = 0
         self._on_reply(response)
         return data
 
