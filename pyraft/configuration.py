@@ -136,6 +136,13 @@ def _server(fields: Any) -> Server:
     if isinstance(fields, list):  # Go's order of declaration
         suffrage, id_, address = fields[0], fields[1], fields[2]
     else:
-        suffrage = fields.get(b"Suffrage", 0)
-        id_, address = fields.get(b"ID") or b"", fields.get(b"Address") or b""
-    return Server(bytes(id_).decode(), bytes(address).decode(), Suffrage(suffrage))
+        suffrage, id_, address = fields.get(b"Suffrage", 0), fields.get(b"ID"), fields.get(b"Address")
+    return Server(_text(id_), _text(address), Suffrage(suffrage))
+
+
+def _text(raw: Any) -> str:
+    if raw is None:
+        return ""
+    if not isinstance(raw, bytes):  # bytes(n) of a number would be n zeros
+        raise TypeError(f"text expected and not {raw!r}")
+    return raw.decode()
