@@ -11,12 +11,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyraft import (
     FSM,
+    ApplyFuture,
     Config,
     Configuration,
     NotAppliedError,
@@ -320,6 +322,25 @@ class Cluster:
                 self.acknowledged.append(command)
                 done += 1
             command = b"command %d" % next(self._numbers)
+
+    def push(self, member: Member, until: Callable[[], object], size: int = 20_000) -> list[ApplyFuture]:
+        """Send ``member`` large commands until something is true; return the futures, all done.
+
+        Those that it acknowledges are noted as ``write`` does.
+        """
+        commands, futures = [], []
+        deadline = time.monotonic() + PATIENCE
+        while not until():
+            assert time.monotonic() < deadline, f"it never came to that: {self.describe()}"
+            commands.append((b"command %d " % next(self._numbers)).ljust(size, b"."))
+            futures.append(member.raft.apply(commands[-1], timeout=0.1))
+            if len(futures) % 4 == 0:
+                wait(futures[-1:], timeout=PATIENCE)
+        wait(futures, timeout=PATIENCE)
+        for command, future in zip(commands, futures, strict=True):
+            if future.exception(timeout=0) is None:
+                self.acknowledged.append(command)
+        return futures
 
     def check_nothing_lost(self, *ids: str) -> None:
         """Every acknowledged command is on every server (or ``ids``), once, in the same order."""
