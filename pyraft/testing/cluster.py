@@ -1,0 +1,656 @@
+"""A whole cluster in a simulation: for tests that read like stories.
+
+    cluster = SimCluster(servers=5, seed=7, fsm=MyFSM)
+    leader = cluster.leader()
+    cluster.partition([leader])
+    cluster.run(5)
+    cluster.crash("n2", power_loss=True)
+    cluster.check()
+
+All seconds are virtual; the same seed gives the same run.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from time import perf_counter
+from types import TracebackType
+from typing import Any
+
+from ..config import Config
+from ..configuration import Configuration
+from ..errors import (
+    ConfigError,
+    NotAppliedError,
+    NotLeaderError,
+    RaftError,
+    RaftShutdownError,
+    TransportError,
+)
+from ..fsm import FSM, BatchingFSM
+from ..futures import RaftFuture
+from ..log import Log
+from ..raft import Raft, bootstrap_cluster
+from ..snapshots.discard import DiscardSnapshotStore
+from ..state import RaftState
+from .faults import Fault
+from .invariants import Judge, Violation
+from .linearizability import Operation, check_linearizable
+from .sim_disk import SimDisk, SimStore
+from .sim_kv import KvFsm, KvModel, draw_operation, encode_command
+from .sim_network import SimNetwork, SimTransport
+from .sim_policies import Policy
+from .sim_runtime import Group, Scheduler, SimClock, SimRuntime, SimSignal, SimulationError, one_cpu
+
+_SLICE = 0.01  # virtual seconds between two looks at a condition
+
+FsmFactory = Callable[[], FSM]
+
+
+class SimServer:
+    """One server, through all its restarts.
+
+    Attributes:
+        raft: the present incarnation's handle, None while it is down or still opening.
+        fsm: the present incarnation's state machine.
+        group: the tasks of the present incarnation.
+    """
+
+    def __init__(self, id: str, disk: SimDisk, clock: SimClock) -> None:
+        self.id = id
+        self.address = f"{id}:7000"
+        self.disk = disk
+        self.clock = clock
+        self.group = Group(f"{id}#0")
+        self.group.dead = True
+        self.incarnation = 0
+        self.raft: Raft | None = None
+        self.fsm: FSM | None = None
+        self.boot_error: Exception | None = None
+        self.is_frozen = False
+        self.is_empty = False  # its disk was wiped: the next start asks the others first
+        self.fsm_delay = 0.0
+        self.fsm_error: BaseException | None = None
+        self.callers: dict[SimSignal, None] = {}  # clients that wait for an answer of this incarnation
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its process runs (it may have stopped serving by itself)."""
+        return not self.group.dead
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it runs and has not stopped by itself."""
+        return self.is_up and self.raft is not None and self.raft.state is not RaftState.SHUTDOWN
+
+    def __repr__(self) -> str:
+        state = self.raft.state if self.raft is not None and self.is_up else "down"
+        return f"<SimServer {self.group.name} {state}>"
+
+
+class SimCluster:
+    """Servers that run the real library on a simulated runtime, network and disk.
+
+    Attributes:
+        servers: by id: "n1", "n2", ...
+        history: what the clients of ``client`` asked and were answered.
+    """
+
+    def __init__(
+        self,
+        servers: int = 5,
+        seed: int = 7,
+        fsm: FsmFactory = KvFsm,
+        config: Config | None = None,
+        faults: Sequence[Fault] | None = None,
+        *,
+        policy: Policy | None = None,
+        preempt_lines: float = 0.0,
+    ) -> None:
+        """Start a cluster of ``servers`` voters.
+
+        Args:
+            seed: decides everything: the schedule, delays, timeouts, faults, and what clients do.
+            fsm: makes a state machine; called for every start of every server.
+            config: the settings of every server.
+            faults: go on from now until ``stop_faults``; None = a calm network and perfect disks.
+            policy: which thread runs next; None = at random.
+            preempt_lines: the probability of a switch at every line of pyraft's code (slow).
+
+        Raises:
+            ConfigError: an argument is invalid.
+        """
+        _check_arguments(servers, seed, fsm, faults)
+        self.seed = seed
+        self.scheduler = Scheduler(seed, policy, preempt_lines)
+        self.judge = Judge(self)
+        self.network = SimNetwork(self.scheduler, [self.judge])
+        self.world = SimRuntime(self.scheduler)
+        self.history: list[Operation] = []
+        self.config = config or Config()
+        self.real_seconds = 0.0
+        self._make_fsm = fsm
+        self.futures: list[tuple[Group, RaftFuture[Any]]] = []
+        self._clients: list[_Client] = []
+        self._faults = list(faults or [])
+        self._faults_go_on = True
+        self.servers: dict[str, SimServer] = {}
+        for number in range(1, servers + 1):
+            id = f"n{number}"
+            disk = SimDisk(self.scheduler, id, [self.judge])
+            offset = self.scheduler.random(f"clock:{id}").random() * 1000
+            self.servers[id] = SimServer(id, disk, SimClock(self.scheduler, offset))
+        self.configuration = Configuration.of_voters({s.id: s.address for s in self.servers.values()})
+        with one_cpu():
+            for server in self.servers.values():
+                self._bootstrap(server)
+                self._start(server)
+        for number, fault in enumerate(self._faults):
+            self._let_loose(number, fault)
+
+    # -- time ------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the beginning."""
+        return self.scheduler.time
+
+    def run(self, seconds: float) -> None:
+        """Let ``seconds`` pass.
+
+        Raises:
+            Violation: a property of Raft does not hold.
+            SimulationError: a thread died, or a deadlock.
+        """
+        began = perf_counter()
+        collects = gc.isenabled()
+        gc.disable()  # when it runs depends on what ran before in this process
+        try:
+            with one_cpu():
+                self.scheduler.sleep(seconds)
+        except BaseException as failure:
+            self._explain(failure)
+            raise
+        finally:
+            self.real_seconds += perf_counter() - began
+            if collects:
+                gc.enable()
+
+    def run_until(self, condition: Callable[[], Any], timeout: float = 30.0) -> None:
+        """Run until ``condition()`` is true.
+
+        Raises:
+            TimeoutError: it did not come true within ``timeout``.
+        """
+        deadline = self.now + timeout
+        while not condition():
+            if self.now >= deadline:
+                name = getattr(condition, "__qualname__", condition)
+                raise TimeoutError(
+                    f"seed {self.seed}: not within {timeout:g} virtual s: {name}\n{self.describe()}"
+                )
+            self.run(_SLICE)
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    def current_leader(self) -> SimServer | None:
+        """Who leads in the highest term, as far as published; None if nobody does."""
+        leaders = [
+            server
+            for server in self.servers.values()
+            if server.is_serving and server.raft is not None and server.raft.state is RaftState.LEADER
+        ]
+        return max(leaders, key=lambda s: s.raft.term if s.raft else 0, default=None)
+
+    def leader(self, timeout: float = 60.0) -> SimServer:
+        """Who leads; runs until somebody does.
+
+        Raises:
+            TimeoutError: nobody does within ``timeout``.
+        """
+        self.run_until(self.current_leader, timeout)
+        leader = self.current_leader()
+        assert leader is not None
+        return leader
+
+    def describe(self) -> str:
+        """Every server in a line."""
+        lines = [f"virtual time {self.now:.3f} s, step {self.scheduler.steps}"]
+        for server in self.servers.values():
+            raft = server.raft
+            if raft is None or not server.is_up:
+                lines.append(
+                    f"  {server.id}: down, disk ends at {server.disk.last_index} {server.boot_error or ''}"
+                )
+                continue
+            lines.append(
+                f"  {server.id}: {raft.state} term={raft.term} leader={raft.leader_id} last={raft.last_index} "
+                f"commit={raft.commit_index} applied={raft.applied_index}"
+                f"{' frozen' if server.is_frozen else ''}{f' failure={raft.failure}' if raft.failure else ''}"
+            )
+        return "\n".join(lines)
+
+    # -- doing -----------------------------------------------------------------------------------
+
+    def partition(self, *groups: Iterable[SimServer | str] | SimServer | str) -> None:
+        """Let only servers of one group reach each other; those named in none form one more."""
+        listed = [[group] if isinstance(group, str | SimServer) else list(group) for group in groups]
+        self.network.partition(*[[self._server(one).address for one in group] for group in listed])
+        self.scheduler.note("partition", [[self._server(one).id for one in group] for group in listed])
+
+    def block(self, src: SimServer | str, dst: SimServer | str) -> None:
+        """Lose what ``src`` sends to ``dst``; the other way stays open."""
+        self.network.block(self._server(src).address, self._server(dst).address)
+        self.scheduler.note("block", self._server(src).id, self._server(dst).id)
+
+    def heal(self) -> None:
+        """End partitions, one-way blocks and slow links."""
+        self.network.heal()
+        self.scheduler.note("heal")
+
+    def crash(self, server: SimServer | str, power_loss: bool = False) -> None:
+        """Kill a server's process; with ``power_loss`` its machine (its disk keeps what was flushed)."""
+        server = self._server(server)
+        if not server.is_up:
+            return
+        self.scheduler.note("power loss" if power_loss else "crash", server.group.name)
+        self.judge.crashing(server)
+        self.thaw(server)
+        server.disk.crash()
+        self.scheduler.kill(server.group)
+        for caller in list(server.callers):
+            caller.happen()
+        server.callers.clear()
+        server.raft = None
+
+    def restart(self, server: SimServer | str) -> None:
+        """Start a server again; one that runs is crashed first.
+
+        Raises:
+            StorageError: its disk cannot be used.
+        """
+        server = self._server(server)
+        self.crash(server)
+        self._start(server)
+        if server.boot_error is not None:
+            raise server.boot_error
+
+    def freeze(self, server: SimServer | str) -> None:
+        """Let none of a server's threads run: a stopped process, or a long pause of its machine."""
+        server = self._server(server)
+        server.is_frozen = True
+        self.scheduler.note("freeze", server.id)
+        self.scheduler.hold(("freeze", server.id), lambda task: task.group is server.group)
+
+    def thaw(self, server: SimServer | str) -> None:
+        """Let a frozen server go on where it stood."""
+        server = self._server(server)
+        if server.is_frozen:
+            server.is_frozen = False
+            self.scheduler.note("thaw", server.id)
+            self.scheduler.unhold(("freeze", server.id))
+
+    def slow_disk(self, server: SimServer | str, seconds: float, lasting: float = float("inf")) -> None:
+        """Let every commit of a server take ``seconds`` more; 0 = as before."""
+        disk = self._server(server).disk
+        disk.slow_by = seconds
+        disk.slow_until = self.now + lasting
+
+    def wipe(self, server: SimServer | str) -> None:
+        """Replace a server's disk by an empty one; it crashes.  Its next start asks the others first."""
+        server = self._server(server)
+        self.crash(server, power_loss=True)
+        self.scheduler.note("wipe", server.id)
+        server.disk.wipe()
+        server.is_empty = True
+
+    def client(self, rate: float = 20.0, keys: int = 10) -> None:
+        """One more client of a ``KvFsm``: ``rate`` operations a second until ``stop_clients``."""
+        if not rate > 0:
+            raise ConfigError(f"rate={rate!r} is not above 0: how many operations a second?")
+        client = _Client(self, f"c{len(self._clients) + 1}", rate, keys)
+        self._clients.append(client)
+
+    def apply(self, command: bytes, timeout: float = 30.0) -> Any:
+        """Have ``command`` applied by whoever leads, trying again while that is safe; its result.
+
+        Raises:
+            TimeoutError: not within ``timeout``.
+            RaftError: the outcome is unknown.
+        """
+        deadline = self.now + timeout
+        while self.now < deadline:
+            leader = self.leader(deadline - self.now)
+            outcome = self.submit(leader, command, deadline - self.now)
+            if not isinstance(outcome.error, NotAppliedError | TransportError):
+                if outcome.error is not None:
+                    raise outcome.error
+                return outcome.value
+            self.run(_SLICE)
+        raise TimeoutError(f"no leader took the command within {timeout:g} s\n{self.describe()}")
+
+    def submit(self, server: SimServer, command: bytes, timeout: float) -> Outcome:
+        """Call ``apply`` on a thread of ``server``'s process, as its own program would; wait for the end."""
+        raft = server.raft
+        if raft is None or not server.is_up:
+            return Outcome(error=TransportError("connection refused"), certain=True)
+        outcome = Outcome(error=TimeoutError("no answer"))
+        over = SimSignal(self.world)
+        server.callers[over] = None
+
+        group = server.group
+
+        def work() -> None:
+            try:
+                future = raft.apply(command, timeout)
+                self.futures.append((group, future))
+                outcome.value = future.result(timeout)
+                outcome.error = None
+                outcome.index = future.index
+            except Exception as error:
+                outcome.error = error
+            outcome.certain = _is_certain(outcome.error)
+            over.set()
+
+        self.scheduler.spawn(f"user-{server.id}", work, group)
+        over.wait(timeout + 1.0)
+        server.callers.pop(over, None)
+        self.judge.answered(command, outcome)
+        return outcome
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def stop_faults(self) -> None:
+        """Mend everything: the network, the disks, clocks; let every server run that can."""
+        self._faults_go_on = False
+        for number, fault in enumerate(self._faults):
+            fault.relent(self, self.scheduler.random(f"mend:{number}"))
+        self.heal()
+        self.network.conditions = type(self.network.conditions)()
+        for server in self.servers.values():
+            self.thaw(server)
+            server.disk.conditions = type(server.disk.conditions)()
+            server.disk.is_full = False
+            server.disk.slow_by = 0.0
+            server.fsm_delay, server.fsm_error = 0.0, None
+            if not server.is_serving:
+                self.revive(server)
+
+    def revive(self, server: SimServer | str) -> None:
+        """Do what an operator does with a server that is down: restart it, replacing a damaged disk."""
+        server = self._server(server)
+        self.crash(server)
+        self._start(server)
+        if server.boot_error is not None:
+            self.wipe(server)
+            self._start(server)
+
+    def stop_clients(self, timeout: float = 40.0) -> None:
+        """Let the clients finish what they are doing."""
+        for client in self._clients:
+            client.stop()
+        self.run_until(lambda: all(client.task.ended for client in self._clients), timeout)
+
+    def check(self, liveness: float = 60.0) -> None:
+        """End the faults and judge everything: progress, equal state, histories, a clean shutdown.
+
+        Args:
+            liveness: seconds within which the cluster must be whole again.
+
+        Raises:
+            Violation: something does not hold; the text says what and how to see it again.
+        """
+        try:
+            self.stop_faults()
+            self.judge.check_liveness(liveness)
+            self.stop_clients()
+            self.judge.check_equal_states(liveness)
+            self.check_history()
+            self.judge.check_shutdown()
+        except BaseException as failure:
+            self._explain(failure)
+            raise
+
+    def check_history(self) -> None:
+        """Check what the clients saw for linearizability.
+
+        Raises:
+            Violation: no order explains it.
+        """
+        found = check_linearizable(self.history, KvModel())
+        if found is not None:
+            raise Violation("linearizability", str(found))
+
+    def close(self) -> None:
+        """End every thread of the simulation."""
+        with one_cpu():
+            for server in self.servers.values():
+                self.scheduler.unhold(("freeze", server.id))
+                self.scheduler.kill(server.group)
+            self.scheduler.kill(self.scheduler.world)
+        gc.collect()
+
+    def __enter__(self) -> SimCluster:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _server(self, server: SimServer | str) -> SimServer:
+        if isinstance(server, SimServer):
+            return server
+        found = self.servers.get(server)
+        if found is None:
+            raise ConfigError(f"there is no server {server!r}: there are {', '.join(self.servers)}")
+        return found
+
+    def _bootstrap(self, server: SimServer) -> None:
+        runtime = SimRuntime(self.scheduler, Group(f"{server.id}-bootstrap"), server.clock)
+        store = SimStore(server.disk, runtime)
+        transport = SimTransport(self.network, runtime, server.address)
+        config = replace(self.config, local_id=server.id)
+        bootstrap_cluster(config, store, store, DiscardSnapshotStore(), transport, self.configuration)
+
+    def _start(self, server: SimServer) -> None:
+        """Start a new incarnation on a thread of its own process."""
+        server.incarnation += 1
+        server.group = group = Group(f"{server.id}#{server.incarnation}")
+        server.raft, server.boot_error = None, None
+        self.scheduler.note("start", group.name)
+        boot = self.scheduler.spawn(f"boot-{server.id}", partial(self._boot, server, group), group)
+        boot.join()
+
+    def _boot(self, server: SimServer, group: Group) -> None:
+        runtime = SimRuntime(self.scheduler, group, server.clock)
+        store = SimStore(server.disk, runtime)
+        fsm = self._make_fsm()
+        self._watch_fsm(server, fsm, runtime)
+        self.judge.starting(server)
+        config = replace(self.config, local_id=server.id)
+        try:
+            transport = SimTransport(self.network, runtime, server.address)
+            raft = Raft.__new__(Raft)
+            arrival = self.configuration if server.is_empty else None
+            raft._set_up(config, fsm, store, store, DiscardSnapshotStore(), transport, runtime, arrival)
+        except RaftError as error:
+            server.boot_error = error
+            return
+        server.fsm, server.raft = fsm, raft
+        server.is_empty = False
+        raft.start()
+
+    def _watch_fsm(self, server: SimServer, fsm: FSM, runtime: SimRuntime) -> None:
+        """Let the judge and the faults see the user's state machine; its class stays as it is."""
+        own_apply = fsm.apply
+
+        def before() -> None:
+            runtime.enter()
+            if server.fsm_delay:
+                runtime.sleep(server.fsm_delay)
+            if server.fsm_error is not None:
+                raise server.fsm_error
+
+        def apply(log: Log) -> Any:
+            before()
+            result = own_apply(log)
+            self.judge.applied(server, log)
+            runtime.enter()
+            return result
+
+        if isinstance(fsm, BatchingFSM):
+            own_apply_batch = fsm.apply_batch
+
+            def apply_batch(logs: Sequence[Log]) -> Sequence[Any]:
+                before()
+                results = own_apply_batch(logs)
+                for log in logs:
+                    self.judge.applied(server, log)
+                runtime.enter()
+                return results
+
+            fsm.apply_batch = apply_batch  # type: ignore[method-assign]
+        else:
+            fsm.apply = apply  # type: ignore[method-assign]
+
+    def _let_loose(self, number: int, fault: Fault) -> None:
+        """Let a fault strike and relent on a thread of its own."""
+        rng = self.scheduler.random(f"fault:{number}:{fault.name}")
+
+        def run() -> None:
+            fault.begin(self, rng)
+            while self._faults_go_on:
+                self.scheduler.sleep(rng.expovariate(1.0) * fault.every)
+                if not self._faults_go_on:
+                    return
+                self.scheduler.note("fault", fault.name)
+                fault.strike(self, rng)
+                self.scheduler.sleep(rng.expovariate(1.0) * fault.lasting)
+                if self._faults_go_on:
+                    fault.relent(self, rng)
+
+        self.scheduler.spawn(f"fault-{fault.name}", run)
+
+    def _explain(self, failure: BaseException) -> None:
+        """Add to a failure what one needs to understand it."""
+        if isinstance(failure, Violation | SimulationError | TimeoutError) and not getattr(
+            failure, "__notes__", None
+        ):
+            latest = [
+                f"  {event[0]:.6f} {' '.join(map(str, event[1:]))}"
+                for event in list(self.scheduler.events)[-60:]
+            ]
+            failure.add_note(
+                f"seed {self.seed}, policy {self.scheduler.policy!r}\n{self.describe()}\nlatest events:\n"
+                + "\n".join(latest)
+            )
+
+
+class Outcome:
+    """What became of one command.
+
+    Attributes:
+        certain: False if it may be applied later although there is an error.
+    """
+
+    def __init__(self, error: BaseException | None = None, certain: bool = False) -> None:
+        self.value: Any = None
+        self.index = 0
+        self.error = error
+        self.certain = certain
+
+
+def _is_certain(error: BaseException | None) -> bool:
+    if isinstance(error, NotAppliedError):
+        return True
+    if isinstance(error, RaftShutdownError):
+        return not error.outcome_unknown
+    return not isinstance(error, RaftError | TimeoutError)  # others are the FSM's answer
+
+
+class _Client:
+    """Does one thing after the other, and writes down what it saw."""
+
+    def __init__(self, cluster: SimCluster, name: str, rate: float, keys: int) -> None:
+        self._cluster = cluster
+        self._name = name
+        self._rate = rate
+        self._keys = keys
+        self._goes_on = True
+        self._rng: random.Random = cluster.scheduler.random(f"client:{name}")
+        self._seen: dict[str, str | None] = {}
+        self._target: str | None = None
+        self.task = cluster.scheduler.spawn(name, self._run)
+
+    def stop(self) -> None:
+        """Begin nothing new."""
+        self._goes_on = False
+
+    def _run(self) -> None:
+        count = 0
+        while True:
+            self._cluster.scheduler.sleep(self._rng.expovariate(self._rate))
+            if not self._goes_on:
+                return
+            count += 1
+            key = f"k{int(self._rng.random() * self._keys)}"
+            operation = draw_operation(self._rng, f"{self._name}.{count}", self._seen.get(key))
+            self._do(key, operation)
+
+    def _do(self, key: str, operation: tuple[str, ...]) -> None:
+        cluster = self._cluster
+        server = cluster.servers[self._target or self._rng.choice(list(cluster.servers))]
+        called = cluster.now
+        outcome = cluster.submit(server, encode_command(key, operation), 5.0)
+        error = outcome.error
+        if error is None:
+            self._target = server.id
+            self._remember(key, operation, outcome.value)
+            cluster.history.append(Operation(self._name, key, operation, outcome.value, called, cluster.now))
+            return
+        self._target = error.leader_id if isinstance(error, NotLeaderError) else None
+        if not outcome.certain and operation[0] != "get":
+            cluster.history.append(Operation(self._name, key, operation, None, called))
+
+    def _remember(self, key: str, operation: tuple[str, ...], value: Any) -> None:
+        match operation:
+            case ("put", new):
+                self._seen[key] = new
+            case ("cas", _, new):
+                self._seen[key] = new if value else None
+            case _:
+                self._seen[key] = value
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int)
+
+
+def _check_arguments(servers: int, seed: int, fsm: Any, faults: Sequence[Fault] | None) -> None:
+    if isinstance(servers, bool) or not _is_int(servers) or servers < 1:
+        raise ConfigError(f"servers={servers!r} is not a number of servers: use for example 5")
+    if isinstance(seed, bool) or not _is_int(seed):
+        raise ConfigError(f"seed={seed!r} is not a whole number")
+    for fault in faults or ():
+        if not isinstance(fault, Fault):
+            raise ConfigError(
+                f"{fault!r} is not a Fault: use instances of the classes in pyraft.testing.faults"
+            )
+    try:
+        made = fsm()
+    except Exception as error:
+        raise ConfigError(
+            f"fsm={fsm!r} cannot be built: {error!r}; it must be callable without arguments"
+        ) from error
+    if not isinstance(made, FSM):
+        raise ConfigError(f"fsm={fsm!r} made {made!r}, which is not an instance of a subclass of pyraft.FSM")

@@ -1,0 +1,311 @@
+"""One server's disk in a simulation: committed transactions, and what a power cut leaves of them.
+
+Modelled on LMDB with full synchronisation: a commit takes a while, is atomic, and is durable once
+it has returned; while it is under way, neither its caller nor anybody else knows whether it
+would survive.  Records carry a checksum and their own index, as the real store's do, so a
+flipped bit is found when the record is read.
+
+``SimDisk`` is the hardware, which outlives the server; ``SimStore`` is one incarnation's handle.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from ..errors import ConfigError, CorruptStoreError, LogNotFoundError, StorageError, StoreFullError
+from ..log import Log, LogType, decode_log
+from ..logstore.base import LogStore, StableStore
+from .sim_runtime import Scheduler, SimRuntime
+
+_RECORD = struct.Struct(">QI")  # index, checksum of the entry's bytes
+
+
+class Transaction(NamedTuple):
+    """What one commit changes: first the deletions, then the entries and values."""
+
+    delete: tuple[int, int] | None = None  # first and last index, both included
+    logs: Sequence[Log] = ()
+    values: Sequence[tuple[bytes, bytes]] = ()
+
+
+class DiskWatcher(Protocol):
+    """Sees every change at the moment when it becomes durable."""
+
+    def disk_changed(self, server: str, transaction: Transaction) -> None: ...
+
+    def disk_wiped(self, server: str) -> None: ...
+
+
+@dataclass
+class DiskConditions:
+    """How fast and how reliable a disk is.  Seconds, and probabilities per commit."""
+
+    commit_time: float = 0.001
+    """Mean time of a commit."""
+    stall: float = 0.0
+    """The probability that a commit takes up to ``stall_for``."""
+    stall_for: float = 4.0
+    io_error: float = 0.0
+    """The probability of EIO: it is unknown whether the commit happened, and nothing works until a restart."""
+    full: float = 0.0
+    """The probability that there is no room: the transaction is refused whole."""
+
+
+class SimDisk:
+    """What survives its server.
+
+    Attributes:
+        conditions: how it behaves from now on.
+        slow_until: until this instant of virtual time every commit takes ``slow_by`` more.
+        in_flight: the transaction whose commit is under way, or None.
+        counts: of what happened.
+    """
+
+    def __init__(self, scheduler: Scheduler, server: str, watchers: Sequence[DiskWatcher] = ()) -> None:
+        self.server = server
+        self.conditions = DiskConditions()
+        self.watchers = list(watchers)
+        self.slow_until = 0.0
+        self.slow_by = 0.0
+        self.is_full = False
+        self.in_flight: Transaction | None = None
+        self.counts = {
+            "commits": 0,
+            "cut": 0,
+            "landed": 0,
+            "io_errors": 0,
+            "full": 0,
+            "stalls": 0,
+            "flips": 0,
+        }
+        self._scheduler = scheduler
+        self._random: random.Random = scheduler.random(f"disk:{server}")
+        self._entries: dict[int, bytes] = {}
+        self._configurations: list[int] = []
+        self._first = 0
+        self._last = 0
+        self._values: dict[bytes, bytes] = {}
+
+    # -- what is stored ------------------------------------------------------------------------
+
+    @property
+    def first_index(self) -> int:
+        return self._first
+
+    @property
+    def last_index(self) -> int:
+        return self._last
+
+    @property
+    def configuration_indexes(self) -> tuple[int, ...]:
+        return tuple(self._configurations)
+
+    def value(self, key: bytes) -> bytes | None:
+        """The stored value of ``key``."""
+        return self._values.get(key)
+
+    def entry(self, index: int) -> Log:
+        """Read, check and decode a record.
+
+        Raises:
+            LogNotFoundError: there is none.
+            CorruptStoreError: it is not what was written.
+        """
+        record = self._entries.get(index)
+        if record is None:
+            raise LogNotFoundError(index)
+        stored_index, checksum = _RECORD.unpack_from(record)
+        encoded = record[_RECORD.size :]
+        if stored_index != index or zlib.crc32(encoded, index) != checksum:
+            raise CorruptStoreError(f"the record of entry {index} on {self.server}'s disk is damaged")
+        return decode_log(encoded)
+
+    # -- what happens to it --------------------------------------------------------------------
+
+    def commit(self, transaction: Transaction) -> None:
+        """Make ``transaction`` durable, now."""
+        self._apply(transaction)
+        self.counts["commits"] += 1
+        for watcher in self.watchers:
+            watcher.disk_changed(self.server, transaction)
+
+    def crash(self) -> None:
+        """The process dies, or the power goes: the commit in flight has landed, or has not."""
+        transaction, self.in_flight = self.in_flight, None
+        if transaction is None:
+            return
+        if self._random.random() < 0.5:
+            self.counts["landed"] += 1
+            self.commit(transaction)
+        else:
+            self.counts["cut"] += 1
+
+    def wipe(self) -> None:
+        """Lose everything: the disk was replaced."""
+        self._entries, self._configurations, self._values = {}, [], {}
+        self._first = self._last = 0
+        self.in_flight = None
+        for watcher in self.watchers:
+            watcher.disk_wiped(self.server)
+
+    def flip_bit(self, index: int | None = None) -> int:
+        """Flip one bit in the record of ``index``, or of any entry; return which, 0 if there is none."""
+        if not self._entries:
+            return 0
+        if index is None:
+            index = self._first + int(self._random.random() * (self._last - self._first + 1))
+        record = bytearray(self._entries[index])
+        record[int(self._random.random() * len(record))] ^= 1 << int(self._random.random() * 8)
+        self._entries[index] = bytes(record)
+        self.counts["flips"] += 1
+        return index
+
+    def commit_takes(self) -> float:
+        """How long the next commit takes."""
+        rng, conditions = self._random, self.conditions
+        seconds = rng.expovariate(1.0) * conditions.commit_time
+        if conditions.stall and rng.random() < conditions.stall:
+            self.counts["stalls"] += 1
+            seconds += rng.random() * conditions.stall_for
+        if self._scheduler.time < self.slow_until:
+            seconds += self.slow_by
+        return seconds
+
+    def draws(self, probability: float) -> bool:
+        """Whether something of that probability happens now."""
+        return probability > 0 and self._random.random() < probability
+
+    def _apply(self, transaction: Transaction) -> None:
+        if transaction.delete is not None:
+            first, last = transaction.delete
+            for index in range(first, last + 1):
+                self._entries.pop(index, None)
+            self._configurations = [i for i in self._configurations if not first <= i <= last]
+            if first <= self._first:
+                self._first = last + 1
+            if last >= self._last:
+                self._last = first - 1
+            if self._first > self._last:
+                self._first = self._last = 0
+        for log in transaction.logs:
+            encoded, index = log.encoded, log.index
+            self._entries[index] = _RECORD.pack(index, zlib.crc32(encoded, index)) + encoded
+            if log.type is LogType.CONFIGURATION and index not in self._configurations:
+                self._configurations.append(index)
+        if transaction.logs:
+            first, last = transaction.logs[0].index, transaction.logs[-1].index
+            self._first = min(self._first or first, first)
+            self._last = max(self._last, last)
+        for key, value in transaction.values:
+            self._values[key] = value
+
+
+class SimStore(LogStore, StableStore):
+    """One incarnation's handle of a ``SimDisk``; every call is a point where threads may switch."""
+
+    def __init__(self, disk: SimDisk, runtime: SimRuntime) -> None:
+        self._disk = disk
+        self._runtime = runtime
+        self._latched: str | None = None
+
+    def first_index(self) -> int:
+        self._runtime.enter()
+        return self._disk.first_index
+
+    def last_index(self) -> int:
+        self._runtime.enter()
+        return self._disk.last_index
+
+    def get_log(self, index: int) -> Log:
+        self._runtime.enter()
+        return self._disk.entry(index)
+
+    def get_logs(self, first: int, last: int, max_bytes: int) -> list[Log]:
+        self._runtime.enter()
+        logs: list[Log] = []  # in one step, as a read transaction sees one state
+        size = 0
+        for index in range(first, last + 1):
+            log = self._disk.entry(index)
+            size += len(log.data)
+            if logs and size > max_bytes:
+                break
+            logs.append(log)
+        if not logs:
+            raise LogNotFoundError(first)
+        return logs
+
+    def configuration_indexes(self) -> tuple[int, ...]:
+        """Indexes of the configuration entries in the log, newest last."""
+        self._runtime.enter()
+        return self._disk.configuration_indexes
+
+    def store_logs(self, logs: Sequence[Log]) -> None:
+        _check_ascending(logs)
+        if logs:
+            self._commit(Transaction(logs=tuple(logs)))
+
+    def replace_suffix(self, logs: Sequence[Log]) -> None:
+        _check_ascending(logs)
+        if logs:
+            first, last = logs[0].index, self._disk.last_index
+            delete = (first, last) if last >= first else None
+            self._commit(Transaction(delete, tuple(logs)))
+
+    def delete_range(self, first: int, last: int) -> None:
+        first, last = max(first, self._disk.first_index), min(last, self._disk.last_index)
+        if first <= last:
+            self._commit(Transaction((first, last)))
+
+    def set(self, key: bytes, value: bytes) -> None:
+        self._commit(Transaction(values=((bytes(key), bytes(value)),)))
+
+    def get(self, key: bytes) -> bytes | None:
+        self._runtime.enter()
+        return self._disk.value(bytes(key))
+
+    def _commit(self, transaction: Transaction) -> None:
+        runtime, disk = self._runtime, self._disk
+        runtime.enter()
+        if self._latched is not None:
+            raise StorageError(f"an earlier write failed, so nothing is written any more: {self._latched}")
+        if disk.is_full or disk.draws(disk.conditions.full):
+            disk.counts["full"] += 1
+            self._latched = "the disk was full"
+            raise StoreFullError(f"no room on {disk.server}'s disk")
+        disk.in_flight = transaction
+        runtime.scheduler.sleep(disk.commit_takes())
+        if disk.draws(disk.conditions.io_error):
+            disk.counts["io_errors"] += 1
+            self._latched = "input/output error"
+            disk.crash()  # landed or not, as in a crash
+            raise StorageError(
+                f"input/output error on {disk.server}'s disk: the commit may or may not have happened"
+            )
+        disk.in_flight = None
+        disk.commit(transaction)
+        runtime.scheduler.note("commit", _describe(transaction))
+        runtime.scheduler.switch()
+
+
+def _check_ascending(logs: Sequence[Log]) -> None:
+    previous = 0
+    for log in logs:
+        if log.index <= previous:
+            raise ConfigError(f"entry {log.index} cannot follow entry {previous}: indexes ascend from 1")
+        previous = log.index
+
+
+def _describe(transaction: Transaction) -> str:
+    parts = []
+    if transaction.delete:
+        parts.append(f"delete {transaction.delete[0]}..{transaction.delete[1]}")
+    if transaction.logs:
+        first, last = transaction.logs[0], transaction.logs[-1]
+        parts.append(f"append {first.index}..{last.index} of term {first.term}..{last.term}")
+    parts += [f"set {key.decode()}" for key, _ in transaction.values]
+    return ", ".join(parts)

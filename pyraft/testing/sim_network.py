@@ -1,0 +1,499 @@
+"""The network of a simulation: real wire bytes, carried by the scheduler's timers.
+
+Every message is encoded when it is sent and decoded where it arrives, so no object is shared.
+What is lost is silent: a call runs into its deadline.  A stream (pipeline) keeps its order and
+breaks when it loses a message, as a connection does; its end learns of that soon, late or not at
+all.  Requests arrive on a task of the receiving server, one for each, so that they meet its other
+threads at any point.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from ..configuration import Server
+from ..errors import RaftError, TransportError, UnsupportedProtocolError
+from ..messages import AppendEntriesRequest, AppendEntriesResponse, Request, Response
+from ..transport.base import AppendPipeline, IncomingRpc, RpcHandler, Transport
+from ..transport.wire import METHODS, PIPELINE, Method
+from .sim_runtime import Scheduler, SimRuntime, SimSignal
+
+Answer = Response | RaftError
+
+
+class NetworkWatcher(Protocol):
+    """Sees every message at the moment when it is sent."""
+
+    def request_sent(self, src: str, dst: str, request: Request) -> None: ...
+
+    def response_sent(self, src: str, dst: str, request: Request, response: Response) -> None: ...
+
+
+@dataclass
+class Conditions:
+    """What the network does to messages.  Probabilities per message, seconds one way."""
+
+    delay: float = 0.0005
+    """Every message takes this long ..."""
+    jitter: float = 0.001
+    """... and a random time of this mean on top, so that messages overtake each other."""
+    loss: float = 0.0
+    duplication: float = 0.0
+    lateness: float = 0.0
+    """The probability of a delay of up to ``late_by``: delivery after everything has changed."""
+    late_by: float = 3.0
+    knows_of_breaks: float = 0.7
+    """The probability that the sender is told of a broken stream (a reset arrives)."""
+
+
+class SimNetwork:
+    """Connects the transports of the simulated servers.
+
+    Attributes:
+        conditions: for every link.
+        counts: of what happened to messages.
+    """
+
+    def __init__(self, scheduler: Scheduler, watchers: Iterable[NetworkWatcher] = ()) -> None:
+        self.scheduler = scheduler
+        self.conditions = Conditions()
+        self.counts = {"sent": 0, "lost": 0, "duplicated": 0, "late": 0, "blocked": 0, "broken": 0}
+        self.watchers = list(watchers)
+        self._random: random.Random = scheduler.random("network")
+        self._transports: dict[str, SimTransport] = {}
+        self._group_of: dict[str, int] = {}
+        self._one_way: list[tuple[str, str]] = []
+        self._slow: dict[tuple[str, str], float] = {}
+
+    # -- for stories and faults ----------------------------------------------------------------
+
+    def partition(self, *groups: Iterable[str]) -> None:
+        """Let only servers of one group reach each other; those named in none form one more."""
+        self._group_of = {address: number for number, group in enumerate(groups, 1) for address in group}
+
+    def block(self, src: str, dst: str) -> None:
+        """Lose what ``src`` sends to ``dst``; the other way stays open."""
+        self._one_way.append((src, dst))
+
+    def slow(self, src: str, dst: str, seconds: float) -> None:
+        """Let messages from ``src`` to ``dst`` take ``seconds`` more; 0 = as before."""
+        self._slow[src, dst] = seconds
+
+    def heal(self) -> None:
+        """End partitions, one-way blocks and slow links; ``conditions`` stay."""
+        self._group_of = {}
+        self._one_way = []
+        self._slow = {}
+
+    def reachable(self, src: str, dst: str) -> bool:
+        """Whether a message from ``src`` arrives at ``dst`` now."""
+        groups = self._group_of
+        if groups and groups.get(src, 0) != groups.get(dst, 0):
+            return False
+        return (src, dst) not in self._one_way
+
+    # -- for the transports ----------------------------------------------------------------------
+
+    def join(self, transport: SimTransport) -> None:
+        """Take an address; a crashed incarnation's is free."""
+        taken = self._transports.get(transport.local_address)
+        if taken is not None and taken.is_serving:
+            raise TransportError(f"address {transport.local_address} is taken on this network")
+        self._transports[transport.local_address] = transport
+
+    def serving(self, address: str) -> SimTransport | None:
+        """Who serves there, or None."""
+        transport = self._transports.get(address)
+        return transport if transport is not None and transport.is_serving else None
+
+    def transit(self, src: str, dst: str) -> float | None:
+        """How long the next message takes, or None if it is lost."""
+        conditions, rng = self.conditions, self._random
+        self.counts["sent"] += 1
+        if conditions.loss and rng.random() < conditions.loss:
+            self.counts["lost"] += 1
+            return None
+        seconds = (
+            conditions.delay + rng.expovariate(1.0) * conditions.jitter + self._slow.get((src, dst), 0.0)
+        )
+        if conditions.lateness and rng.random() < conditions.lateness:
+            self.counts["late"] += 1
+            seconds += rng.random() * conditions.late_by
+        return seconds
+
+    def carry(self, src: str, dst: str, payload: bytes, arrive: Callable[[], None]) -> None:
+        """Bring one message that stands for itself: it may be lost, doubled and overtaken."""
+        scheduler = self.scheduler
+        scheduler.mix(zlib.crc32(payload))
+        copies = 1
+        if self.conditions.duplication and self._random.random() < self.conditions.duplication:
+            self.counts["duplicated"] += 1
+            copies = 2
+        for _ in range(copies):
+            seconds = self.transit(src, dst)
+            if seconds is not None:
+                scheduler.call_at(scheduler.time + seconds, partial(self._arrive, src, dst, arrive))
+
+    def _arrive(self, src: str, dst: str, arrive: Callable[[], None]) -> None:
+        # Looked at on arrival: a partition also stops what is on its way.
+        if self.reachable(src, dst):
+            arrive()
+        else:
+            self.counts["blocked"] += 1
+
+    def tells_of_break(self) -> float | None:
+        """After how many seconds an end of a broken stream learns of it, or None: never."""
+        if self._random.random() < self.conditions.knows_of_breaks:
+            return self._random.expovariate(1.0) * 0.05
+        return None
+
+
+class SimTransport(Transport):
+    """One incarnation's end of a ``SimNetwork``."""
+
+    def __init__(self, network: SimNetwork, runtime: SimRuntime, address: str) -> None:
+        """Take ``address``.
+
+        Raises:
+            TransportError: a living server has it.
+        """
+        self.network = network
+        self.runtime = runtime
+        self._address = address
+        self._handler: RpcHandler | None = None
+        self._closed = False
+        self._calls: dict[_Call, None] = {}
+        self._streams: dict[_Stream, None] = {}
+        network.join(self)
+
+    @property
+    def local_address(self) -> str:
+        return self._address
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether requests that arrive find anybody."""
+        return self._handler is not None and not self._closed and not self.runtime.group.dead
+
+    def serve(self, handler: RpcHandler) -> None:
+        self._handler = handler
+
+    def call(self, peer: Server, request: Request, timeout: float) -> Response:
+        self.runtime.enter()
+        if self._closed:
+            raise TransportError(f"the transport at {self._address} is closed")
+        call = _Call(self, peer.address, METHODS[type(request)])
+        self._calls[call] = None
+        call.send(request)
+        try:
+            call.answered.wait(timeout)
+        finally:
+            self._calls.pop(call, None)
+        call.given_up = True
+        if isinstance(call.outcome, RaftError):
+            raise TransportError(
+                f"{type(request).__name__} to {peer.id} at {peer.address}: {call.outcome}"
+            ) from call.outcome
+        if call.outcome is None:
+            raise TransportError(
+                f"{type(request).__name__} to {peer.id} at {peer.address}: no answer in {timeout:g} s"
+            )
+        return call.outcome
+
+    def pipeline(
+        self,
+        peer: Server,
+        on_reply: Callable[[AppendEntriesResponse], None],
+        on_error: Callable[[RaftError], None],
+    ) -> AppendPipeline:
+        self.runtime.enter()
+        if self._closed:
+            raise TransportError(f"the transport at {self._address} is closed")
+        stream = _Stream(self, peer, on_reply, on_error)
+        self._streams[stream] = None
+        return stream
+
+    def close(self) -> None:
+        self.runtime.enter()
+        self._closed = True
+        for call in list(self._calls):
+            call.finish(TransportError(f"the transport at {self._address} was closed"))
+        for stream in list(self._streams):
+            stream.break_off(f"the transport at {self._address} was closed")
+        self.runtime.scheduler.switch()
+
+    def receive(
+        self,
+        src: str,
+        method: Method,
+        payload: bytes,
+        respond: Callable[[Request, Answer], None],
+        is_abandoned: Callable[[], bool],
+    ) -> None:
+        """Decode a request that arrived and give it to the server.  On a task of this server."""
+        self.runtime.enter()
+        handler = self._handler
+        if handler is None or self._closed:
+            return
+        request = method.decode_request(payload)
+        handler.receive(IncomingRpc(request, partial(respond, request), len(payload), is_abandoned))
+
+    def forget_stream(self, stream: _Stream) -> None:
+        """The stream has ended."""
+        self._streams.pop(stream, None)
+
+
+def _encode_answer(method: Method, answer: Answer) -> tuple[bool, bytes]:
+    """(whether it is an error, bytes)."""
+    if isinstance(answer, UnsupportedProtocolError):
+        return True, b"U" + str(answer).encode()
+    if isinstance(answer, RaftError):
+        return True, b"T" + str(answer).encode()
+    return False, method.encode_response(answer)
+
+
+def _decode_answer(method: Method, is_error: bool, payload: bytes) -> Answer:
+    if not is_error:
+        return method.decode_response(payload)
+    text = payload[1:].decode()
+    return UnsupportedProtocolError(text) if payload[:1] == b"U" else TransportError(text)
+
+
+class _Call:
+    """One request that somebody waits for."""
+
+    def __init__(self, source: SimTransport, dst: str, method: Method) -> None:
+        self.answered = SimSignal(source.runtime)
+        self.outcome: Answer | None = None
+        self.given_up = False
+        self._source = source
+        self._network = source.network
+        self._src = source.local_address
+        self._dst = dst
+        self._method = method
+        self._payload = b""
+
+    def send(self, request: Request) -> None:
+        self._payload = self._method.encode_request(request)
+        for watcher in self._network.watchers:
+            watcher.request_sent(self._src, self._dst, request)
+        self._network.carry(self._src, self._dst, self._payload, self._arrive)
+
+    def _arrive(self) -> None:
+        target = self._network.serving(self._dst)
+        if target is None:
+            refused = TransportError("nobody serves there")
+            self._network.carry(self._dst, self._src, b"", partial(self.finish, refused))
+            return
+        target.runtime.scheduler.spawn(
+            f"net-{self._dst}-from-{self._src}",
+            partial(
+                target.receive, self._src, self._method, self._payload, self._respond, self._is_abandoned
+            ),
+            target.runtime.group,
+            is_ours=True,
+        )
+
+    def _is_abandoned(self) -> bool:
+        # The news that a caller has given up takes the same way as everything else.
+        return self.given_up and self._network.reachable(self._src, self._dst)
+
+    def _respond(self, request: Request, answer: Answer) -> None:
+        scheduler = self._network.scheduler
+        scheduler.switch()
+        is_error, payload = _encode_answer(self._method, answer)
+        if not isinstance(answer, RaftError):
+            for watcher in self._network.watchers:
+                watcher.response_sent(self._dst, self._src, request, answer)
+
+        def arrive() -> None:
+            self.finish(_decode_answer(self._method, is_error, payload))
+
+        self._network.carry(self._dst, self._src, payload, arrive)
+        scheduler.switch()
+
+    def finish(self, outcome: Answer) -> None:
+        """Let the caller go on; the first outcome counts.  Between two steps."""
+        if self.outcome is None and not self._source.runtime.group.dead:
+            self.outcome = outcome
+            self.answered.happen()
+
+
+class _Lane:
+    """One direction of a stream: in order, worked off by one task of the receiving server."""
+
+    def __init__(self, network: SimNetwork, src: str, dst: str, on_break: Callable[[], None]) -> None:
+        self._network = network
+        self._src = src
+        self._dst = dst
+        self._on_break = on_break
+        self._due = 0.0
+        self._broken = False
+        self._arrived: deque[Callable[[], None]] = deque()
+        self._working = False
+
+    def carry(
+        self, payload: bytes, receiver: Callable[[], SimRuntime | None], work: Callable[[], None]
+    ) -> None:
+        """Bring one message; after a loss nothing arrives any more."""
+        network, scheduler = self._network, self._network.scheduler
+        scheduler.mix(zlib.crc32(payload))
+        if self._broken:
+            return
+        seconds = network.transit(self._src, self._dst)
+        if seconds is None:
+            self._lose()
+            return
+        self._due = max(self._due, scheduler.time + seconds)
+        scheduler.call_at(self._due, partial(self._arrive, receiver, work))
+
+    def _arrive(self, receiver: Callable[[], SimRuntime | None], work: Callable[[], None]) -> None:
+        if self._broken:
+            return
+        runtime = receiver()
+        if runtime is None or not self._network.reachable(self._src, self._dst):
+            self._lose()
+            return
+        self._arrived.append(work)
+        if not self._working:
+            self._working = True
+            name = f"net-{self._dst}-stream-{self._src}"
+            runtime.scheduler.spawn(name, self._work, runtime.group, is_ours=True)
+
+    def _work(self) -> None:
+        while self._arrived:
+            self._network.scheduler.switch()
+            self._arrived.popleft()()
+        self._working = False
+
+    def _lose(self) -> None:
+        self._broken = True
+        self._network.counts["broken"] += 1
+        self._on_break()
+
+
+class _Slot:
+    """A request of a stream, in line for its answer."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = None
+
+
+class _Stream(AppendPipeline):
+    def __init__(
+        self,
+        source: SimTransport,
+        peer: Server,
+        on_reply: Callable[[AppendEntriesResponse], None],
+        on_error: Callable[[RaftError], None],
+    ) -> None:
+        self._source = source
+        self._peer = peer
+        self._on_reply = on_reply
+        self._on_error = on_error
+        self._network = source.network
+        src, dst = source.local_address, peer.address
+        self._there = _Lane(source.network, src, dst, self._lost_a_message)
+        self._back = _Lane(source.network, dst, src, self._lost_a_message)
+        self._target: SimTransport | None = None  # who took the first message: a stream is one connection
+        self._slots: deque[_Slot] = deque()  # at the receiver: requests in order of arrival
+        self._ended = False
+        self._failure = ""
+
+    def send(self, request: AppendEntriesRequest) -> None:
+        self._source.runtime.enter()
+        if self._ended or self._failure:
+            raise TransportError(self._describe(self._failure or "it is closed"))
+        payload = PIPELINE.encode_request(request)
+        src, dst = self._source.local_address, self._peer.address
+        for watcher in self._network.watchers:
+            watcher.request_sent(src, dst, request)
+
+        def work() -> None:
+            target, slot = self._target, _Slot()
+            assert target is not None
+            self._slots.append(slot)
+            target.receive(src, PIPELINE, payload, partial(self._respond, slot), lambda: self._ended)
+
+        self._there.carry(payload, self._receiver, work)
+        self._source.runtime.scheduler.switch()
+
+    def close(self) -> None:
+        self._source.runtime.enter()
+        self._end()
+
+    def break_off(self, reason: str) -> None:
+        """Let this end know that the stream is of no use any more.  Between two steps."""
+        if self._failure or self._ended:
+            return
+        self._failure = reason
+        runtime = self._source.runtime
+        if not runtime.group.dead:
+            runtime.scheduler.spawn(
+                f"net-{self._source.local_address}-broken", self._report, runtime.group, is_ours=True
+            )
+
+    def _receiver(self) -> SimRuntime | None:
+        serving = self._network.serving(self._peer.address)
+        if self._target is None:
+            self._target = serving
+        if serving is None or serving is not self._target:
+            return None
+        return serving.runtime
+
+    def _respond(self, slot: _Slot, request: Request, answer: Answer) -> None:
+        scheduler = self._network.scheduler
+        scheduler.switch()
+        src, dst = self._peer.address, self._source.local_address
+        if not isinstance(answer, RaftError):
+            for watcher in self._network.watchers:
+                watcher.response_sent(src, dst, request, answer)
+        slot.answer = answer
+        while self._slots and self._slots[0].answer is not None:
+            due = self._slots.popleft().answer
+            assert due is not None
+            is_error, payload = _encode_answer(PIPELINE, due)
+            work = partial(self._answered, is_error, payload)
+            self._back.carry(payload, self._asker, work)
+        scheduler.switch()
+
+    def _asker(self) -> SimRuntime | None:
+        runtime = self._source.runtime
+        return None if runtime.group.dead else runtime
+
+    def _answered(self, is_error: bool, payload: bytes) -> None:
+        answer = _decode_answer(PIPELINE, is_error, payload)
+        if self._ended or self._failure:
+            return
+        if isinstance(answer, AppendEntriesResponse):
+            self._on_reply(answer)
+        else:
+            self._failure = str(answer)
+            self._report()
+
+    def _lost_a_message(self) -> None:
+        seconds = self._network.tells_of_break()
+        if seconds is not None:
+            scheduler = self._network.scheduler
+            scheduler.call_at(scheduler.time + seconds, partial(self.break_off, "the connection was reset"))
+
+    def _report(self) -> None:
+        self._source.runtime.enter()
+        if not self._ended:
+            self._end()
+            self._on_error(TransportError(self._describe(self._failure)))
+
+    def _end(self) -> None:
+        self._ended = True
+        self._source.forget_stream(self)
+
+    def _describe(self, reason: str) -> str:
+        return f"pipeline to {self._peer.id} at {self._peer.address}: {reason}"
