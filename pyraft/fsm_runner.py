@@ -189,7 +189,6 @@ class FsmRunner:
             count = len(results)
         except BaseException as raised:
             self._fail(raised, logs[0], futures[0])
-        self.calling = None
         if count != len(logs):
             self._fail(
                 ValueError(f"apply_batch() was given {len(logs)} commands and returned {count} results"),
@@ -208,6 +207,7 @@ class FsmRunner:
                 future.try_set_exception(result)
             else:
                 future.try_set_result(result)
+        self.calling = None
 
     def _configuration_committed(self, log: Log, future: RaftFuture[Any] | None) -> None:
         if not isinstance(self._fsm, ConfigurationStore):
