@@ -1,0 +1,104 @@
+"""A server with an empty disk: whom it must hear, how it begins, and when it has grown up."""
+
+from itertools import combinations
+
+import pytest
+
+from pyraft.rules.election import Ballot, Newborn, majority
+from pyraft.rules.membership import Standing, ballot_on_arrival, is_grown_up, others_to_hear
+
+SIZES = range(1, 8)
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_every_quorum_it_may_have_been_part_of_has_a_member_among_those_it_heard(n):
+    others = range(1, n)  # it is server 0
+    quorums = [{0, *rest} for rest in combinations(others, majority(n) - 1)]
+
+    for heard in combinations(others, others_to_hear(n)):
+        for quorum in quorums:
+            assert quorum & set(heard) or quorum == {0}
+
+
+@pytest.mark.parametrize("n", range(2, 8))
+def test_hearing_one_fewer_would_miss_some_quorum(n):
+    others = range(1, n)
+    quorums = [{0, *rest} for rest in combinations(others, majority(n) - 1)]
+
+    assert any(
+        not quorum & set(heard) for heard in combinations(others, others_to_hear(n) - 1) for quorum in quorums
+    )
+
+
+@pytest.mark.parametrize(("n", "needed"), list(zip(SIZES, [0, 1, 2, 2, 3, 3, 4], strict=True)))
+def test_how_many_others_it_must_hear(n, needed):
+    assert others_to_hear(n) == needed
+
+
+def test_of_three_both_others_must_be_up_and_of_five_one_may_be_down():
+    assert others_to_hear(3) == 2
+    assert others_to_hear(5) == 3 < 4
+
+
+def arrives(*heard, own=Ballot()):  # noqa: B008  (a value)
+    standings = {f"s{n}": standing for n, standing in enumerate(heard, 2)}
+    return ballot_on_arrival(own, "s1", standings)
+
+
+def test_where_nobody_holds_anything_a_cluster_is_begun():
+    assert arrives(Standing(0, 0), Standing(0, 0)) == (Ballot(1, "s1"), True)
+
+
+def test_a_bootstrap_entry_alone_is_no_history():
+    assert arrives(Standing(1, 1), Standing(0, 0)) == (Ballot(1, "s1"), True)
+
+
+def test_the_vote_of_the_highest_term_heard_is_spent_because_it_may_have_been_given():
+    # Somebody stood in term 7, perhaps with our vote, and no entry was appended yet.
+    ballot, is_new = arrives(Standing(1, 1), Standing(7, 1))
+
+    assert is_new
+    assert ballot == Ballot(7, "s1")
+
+
+def test_where_somebody_is_past_the_bootstrap_entry_it_begins_as_a_newborn():
+    ballot, is_new = arrives(Standing(3, 40), Standing(4, 12))
+
+    assert not is_new
+    assert ballot == Ballot(4, "s1", Newborn(term=4, target=40))
+
+
+def test_a_peer_that_cannot_say_is_heard_and_tells_nothing():
+    assert arrives(None, Standing(3, 9)) == (Ballot(3, "s1", Newborn(3, 9)), False)
+    assert arrives(None, None) == (Ballot(1, "s1"), True)
+
+
+def test_a_server_that_is_alone_begins_at_once():
+    assert arrives() == (Ballot(1, "s1"), True)
+
+
+def test_it_never_goes_back_in_term():
+    ballot, _ = arrives(Standing(3, 9), own=Ballot(8))
+
+    assert ballot.term == 8
+
+
+@pytest.mark.parametrize(
+    ("commit_index", "commit_term", "grown_up"),
+    [
+        (39, 4, False),
+        (40, 4, True),
+        (41, 4, True),
+        (12, 5, True),
+        (12, 3, False),
+    ],
+    ids=[
+        "one short of the target",
+        "at the target",
+        "past it",
+        "an entry of a term that began after it came",
+        "an entry of an older term",
+    ],
+)
+def test_when_it_has_grown_up(commit_index, commit_term, grown_up):
+    assert is_grown_up(Newborn(term=4, target=40), commit_index, commit_term) is grown_up
