@@ -17,7 +17,7 @@ import pytest
 
 from pyraft.errors import ConfigError, CorruptStoreError, LogNotFoundError, StorageError, StoreFullError
 from pyraft.log import Log, LogType
-from pyraft.logstore import LMDBStore, records
+from pyraft.logstore import LMDBStore, lmdb_file, records
 
 KIB = 1024
 
@@ -178,6 +178,20 @@ def test_a_truncated_file_is_refused_instead_of_killing_the_process(filled, perc
     assert "truncated" in out and "rejoin as a new member" in out
 
 
+@pytest.mark.parametrize("small_commits", [1, 2])
+def test_the_newer_meta_page_decides_how_long_the_file_must_be(path, small_commits):
+    # Commits take turns on the two pages.
+    store = LMDBStore(path, sync=False)
+    for index in range(1, small_commits + 1):
+        store.store_log(entries(index, index)[0])
+    store.store_logs(entries(10, 10, size=500_000))
+    store.close()
+    os.truncate(path / "data.mdb", 400_000)
+
+    with pytest.raises(CorruptStoreError, match="truncated"):
+        lmdb_file.check_data_file(path / "data.mdb")
+
+
 @pytest.mark.parametrize("size", [0, 1, 100, 4096, 5000])
 def test_an_emptied_file_is_never_an_empty_store(filled, size):
     os.truncate(filled / "data.mdb", size)
@@ -288,17 +302,23 @@ LMDBStore(sys.argv[1])
     assert die_at > 1
 
 
-def test_the_directory_and_its_parents_are_synced_before_the_store_is_used(path, monkeypatch):
+@pytest.mark.parametrize("made_by_the_user", [False, True])
+def test_the_directory_and_its_parents_are_synced_before_it_is_used(path, monkeypatch, made_by_the_user):
     synced = []
     original = os.fsync
     monkeypatch.setattr(
         os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), original(fd))
     )
     home = path / "deep" / "down"
+    wanted = {home.parent, home}
+    if made_by_the_user:
+        home.mkdir(parents=True)
+    else:
+        wanted |= {path.parent, path}
 
     LMDBStore(home).close()
 
-    assert {str(path.parent), str(path), str(home.parent), str(home)} <= set(synced)
+    assert set(map(str, wanted)) <= set(synced)
 
 
 def test_another_servers_directory_is_refused_by_name(filled):
@@ -366,7 +386,9 @@ def test_a_forked_child_can_do_nothing_with_it(path):
         """
 store = LMDBStore(sys.argv[1])
 store.store_logs([Log(1, 1, data=b"x")])
-if (child := os.fork()) == 0:
+store._writing.acquire()  # as if another thread were writing: it does not exist in the child
+child = os.fork()
+if child == 0:
     calls = dict(
         first_index=lambda: store.first_index(), last_index=lambda: store.last_index(),
         get_log=lambda: store.get_log(1), missing=lambda: store.get_log(9),
@@ -383,6 +405,7 @@ if (child := os.fork()) == 0:
     store.close()
     del store, calls
     os._exit(0)
+store._writing.release()
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 store.store_logs([Log(2, 1)])
 try: LMDBStore(sys.argv[1])
@@ -682,34 +705,46 @@ def test_a_closed_store_says_so(path):
             call()
 
 
-def test_close_waits_for_a_reader_that_is_inside(path):
-    store = LMDBStore(path)
+def grow(store):
+    store._grow(lmdb.MapFullError("mdb_put"))
+
+
+def fail_to_write(store):
+    with pytest.raises(RuntimeError):
+        store._write(lambda txn: exec("raise RuntimeError"))
+
+
+@pytest.mark.parametrize("act", [LMDBStore.close, grow, fail_to_write])
+def test_what_a_reader_inside_would_not_survive_waits_for_it(path, act):
+    # Closing and growing take the memory away; py-lmdb's abort would wait without end.
+    store = LMDBStore(path, map_size=1 << 20)
     store.store_logs(entries(1, 1))
     inside, leave = threading.Event(), threading.Event()
     order = []
 
     def read(txn):
         inside.set()
-        leave.wait()
+        leave.wait(timeout=30)
         order.append("read")
         return txn.get(records.log_key(1), db=store._logs)
 
-    def close():
-        store.close()
-        order.append("closed")
+    def write():
+        act(store)
+        order.append("done")
 
     reader = threading.Thread(target=store._read, args=(read,))
-    closer = threading.Thread(target=close)
+    writer = threading.Thread(target=write)
     reader.start()
     inside.wait()
-    closer.start()
-    while not store._gate._closed:  # until close() is waiting
+    writer.start()
+    while not store._gate._closed and writer.is_alive():
         pass
     leave.set()
     reader.join()
-    closer.join()
+    writer.join()
 
-    assert order == ["read", "closed"]
+    assert order == ["read", "done"]
+    store.close()
 
 
 # What restarts rely on

@@ -138,13 +138,26 @@ def test_the_cache_passes_on_what_its_store_can():
     assert store.closed
 
 
-def test_a_view_taken_before_a_truncation_stays_one_log():
+def truncate_and_append(store):
+    store.delete_range(3, 4)
+    store.store_logs(entries(3, 4, term=2))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        truncate_and_append,
+        lambda store: store.replace_suffix(entries(3, 4, term=2)),
+        lambda store: store.store_logs(entries(3, 4, term=2)),
+    ],
+    ids=["delete_range, store_logs", "replace_suffix", "store_logs"],
+)
+def test_a_view_taken_before_a_truncation_stays_one_log(change):
     # A reader between two entries must not go on with another leader's.
     store = InmemStore()
     store.store_logs(entries(1, 4))
     view = store._view
 
-    store.delete_range(3, 4)
-    store.store_logs(entries(3, 4, term=2))
+    change(store)
 
     assert [log.term for log in view.entries.values()] == [1, 1, 1, 1]
