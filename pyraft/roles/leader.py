@@ -80,15 +80,14 @@ class Leader:
         Source: Figure 2, Rules for Servers, Leaders.
         """
         try:
-            self._begin()
-            return self._serve()
+            return self._begin() or self._serve()
         except NodeFailedError as error:
             self._failure = error
             raise
         finally:
             self._end()
 
-    def _begin(self) -> None:
+    def _begin(self) -> Next | None:
         node = self._node
         node.metrics.leaderships_total += 1
         node.enter(RaftState.LEADER, (node.id, node.header.addr))
@@ -97,7 +96,8 @@ class Leader:
             if server.id != node.id:
                 self._start_replicating(server)
         node.log.info("became leader last=%d peers=%d", node.state.log.last.index, len(self._peers))
-        self._append([self._own_entry(LogType.NOOP, b"")], [None])  # §8: commits what earlier terms left
+        # §8: commits what earlier terms left
+        return self._append([self._own_entry(LogType.NOOP, b"")], [None])
 
     def _serve(self) -> Next:
         node = self._node

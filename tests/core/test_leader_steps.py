@@ -3,6 +3,7 @@
 import pytest
 
 from pyraft import LeadershipLostError, LogType, NotLeaderError, RaftState
+from pyraft.events import StopRequested
 from pyraft.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
@@ -10,8 +11,10 @@ from pyraft.messages import (
     RpcHeader,
     TimeoutNowRequest,
 )
-from tests.logs import entries, indexes
-from tests.nodes import PATIENCE, append_request, eventually, stage, vote_request
+from pyraft.roles.base import RoleName
+from pyraft.roles.leader import Leader
+from tests.logs import entries, indexes, stored
+from tests.nodes import PATIENCE, append_request, eventually, server, stage, vote_request
 from tests.paper.test_dissertation_10_2_1_parallel_write import StallingStore
 
 
@@ -247,6 +250,22 @@ def test_a_leader_gives_way_to_a_candidate_that_it_chose_itself():
         assert answer.granted
         eventually(lambda: s.raft.state is RaftState.FOLLOWER)
         assert s.raft.term == term + 1
+
+
+def test_a_leader_whose_very_first_write_stalls_steps_down_when_it_returns():
+    store = stored("1")
+    node = server(term=2, store=store)
+    node.spawn = lambda name, run: None
+    really = store.store_logs
+
+    def stall(logs):
+        node.runtime.at += 60
+        really(logs)
+
+    store.store_logs = stall
+    node.inbox.put(StopRequested())  # what it would find if it went on leading
+
+    assert Leader(node).run().role is RoleName.FOLLOWER
 
 
 # -- standing because the leader says so --
