@@ -153,16 +153,16 @@ def load_ballot(stable_store: StableStore) -> Ballot:
         raise StorageError(f"the stable store could not read term and vote: {error}") from error
     if record is None:
         return Ballot()
+    if record and record[0] != 1:
+        raise CorruptStoreError(
+            f"the record of term and vote has version {record[0]}, and this pyraft knows "
+            f"version 1: use the pyraft that wrote it, or a newer one"
+        )
     try:
-        version, term, has_vote, is_newborn, born_term, target = _BALLOT.unpack_from(record)
+        _, term, has_vote, is_newborn, born_term, target = _BALLOT.unpack_from(record)
         vote = record[_BALLOT.size :].decode()
     except (struct.error, UnicodeDecodeError) as error:
         raise CorruptStoreError(f"the record of term and vote cannot be read: {error}") from error
-    if version != 1:
-        raise CorruptStoreError(
-            f"the record of term and vote has version {version}, and this pyraft knows version 1: "
-            f"use the pyraft that wrote it, or a newer one"
-        )
     return Ballot(term, vote if has_vote else None, Newborn(born_term, target) if is_newborn else None)
 
 

@@ -44,11 +44,10 @@ def test_a_damaged_record_is_read_or_refused_as_corrupt(record):
         pass
 
 
-def test_a_record_of_a_version_from_the_future_is_refused():
-    record = b"\x02" + encode_ballot(Ballot(7, "s2"))[1:]
-
+@pytest.mark.parametrize("rest", [encode_ballot(Ballot(7, "s2"))[1:], b"", b"\xff" * 40], ids=len)
+def test_a_record_of_a_version_from_the_future_is_refused_whatever_it_looks_like(rest):
     with pytest.raises(CorruptStoreError, match="version 2.* knows version 1"):
-        load_ballot(with_record(record))
+        load_ballot(with_record(b"\x02" + rest))
 
 
 def test_a_record_that_cannot_be_read_is_a_storage_error():
