@@ -115,6 +115,25 @@ class FailingStore(InmemStore):
         super().replace_suffix(logs)
 
 
+class StallingStore(InmemStore):
+    """Its writes wait while ``open`` is cleared, and then fail with ``error`` if there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = threading.Event()
+        self.open.set()
+        self.stalled = threading.Event()
+        self.error: Exception | None = None
+
+    def store_logs(self, logs: Sequence[Log]) -> None:
+        if not self.open.is_set():
+            self.stalled.set()
+            assert self.open.wait(PATIENCE)
+        if self.error is not None:
+            raise self.error
+        super().store_logs(logs)
+
+
 def server(
     drawn: str = "",
     *,

@@ -12,9 +12,9 @@ from pyraft.fsm_runner import FsmRunner
 from pyraft.futures import ApplyFuture
 from pyraft.log import Log, LogType
 from pyraft.runtime import ThreadRuntime
-from tests.core.test_futures import in_thread
 from tests.logs import entries, indexes, node_log
 from tests.nodes import PATIENCE, RecordingFSM, eventually, voters
+from tests.threads import in_thread
 
 RUNTIME = ThreadRuntime()
 

@@ -11,47 +11,13 @@ from pyraft.errors import LeadershipLostError, WouldDeadlockError
 from pyraft.futures import ApplyFuture, IndexFuture, RaftFuture, ShutdownFuture
 from pyraft.runtime import ThreadRuntime
 from tests.nodes import PATIENCE, eventually
+from tests.threads import in_thread, on_pyraft_thread
 
 RUNTIME = ThreadRuntime()
 
 
 def future(kind=RaftFuture):
     return kind(RUNTIME)
-
-
-def in_thread(run):
-    """Run on a thread of the test's own; return a function that joins it and gives what it returned."""
-    outcome = []
-
-    def keep():
-        try:
-            outcome.append(run())
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=keep, daemon=True)
-    thread.start()
-
-    def joined():
-        thread.join(PATIENCE)
-        assert outcome, "the thread does not end"
-        return outcome[0]
-
-    return joined
-
-
-def on_pyraft_thread(run):
-    """Run on one of pyraft's own threads; return what it returned or raised."""
-    outcome = []
-
-    def keep():
-        try:
-            outcome.append(run())
-        except BaseException as error:
-            outcome.append(error)
-
-    assert RUNTIME.spawn("pyraft-n1-fsm", keep).join(PATIENCE)
-    return outcome[0]
 
 
 # -- waiting --

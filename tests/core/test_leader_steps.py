@@ -14,8 +14,7 @@ from pyraft.messages import (
 from pyraft.roles.base import RoleName
 from pyraft.roles.leader import Leader
 from tests.logs import entries, indexes, stored
-from tests.nodes import PATIENCE, append_request, eventually, server, stage, vote_request
-from tests.paper.test_dissertation_10_2_1_parallel_write import StallingStore
+from tests.nodes import PATIENCE, StallingStore, append_request, eventually, server, stage, vote_request
 
 
 def test_a_new_leader_begins_its_term_with_a_no_op_and_shows_it_to_no_fsm():

@@ -7,8 +7,8 @@ from pyraft.errors import CorruptStoreError, LogNotFoundError, StorageError
 from pyraft.logstore import InmemStore
 from pyraft.node_log import NodeLog
 from pyraft.rules.election import LogPosition
-from tests.core.test_futures import in_thread
 from tests.logs import entries, indexes, node_log, stored, terms
+from tests.threads import in_thread
 
 ALL = 1_000_000
 

@@ -10,8 +10,8 @@ from pyraft.futures import ApplyFuture
 from pyraft.log import LogType
 from pyraft.proposals import Proposal, ProposalQueue
 from pyraft.runtime import NotifyChannel, ThreadRuntime
-from tests.core.test_futures import in_thread, on_pyraft_thread
 from tests.nodes import PATIENCE, eventually
+from tests.threads import in_thread, on_pyraft_thread
 
 RUNTIME = ThreadRuntime()
 OVERHEAD = Proposal(LogType.COMMAND, b"", b"", None).size

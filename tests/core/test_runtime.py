@@ -9,8 +9,8 @@ import pytest
 
 from pyraft.errors import ForkedProcessError
 from pyraft.runtime import ForkGuard, NotifyChannel, ThreadInbox, ThreadRuntime, ThreadSignal
-from tests.core.test_futures import in_thread, on_pyraft_thread
 from tests.nodes import PATIENCE
+from tests.threads import in_thread, on_pyraft_thread
 
 RUNTIME = ThreadRuntime()
 LONG_AGO = 0.0

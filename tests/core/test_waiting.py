@@ -7,8 +7,8 @@ import pytest
 from pyraft.errors import WouldDeadlockError
 from pyraft.runtime import ThreadRuntime
 from pyraft.waiting import Waiters
-from tests.core.test_futures import in_thread, on_pyraft_thread
 from tests.nodes import PATIENCE, eventually
+from tests.threads import in_thread, on_pyraft_thread
 
 RUNTIME = ThreadRuntime()
 

@@ -1,31 +1,9 @@
 """Dissertation §10.2.1: the leader writes to its disk while it replicates, and counts itself last."""
 
-import threading
-
 from pyraft import LeadershipLostError, RaftState, StorageError
-from pyraft.logstore import InmemStore
 from pyraft.rules.commitment import leader_commit_index
 from tests.logs import entries, indexes, node_log
-from tests.nodes import PATIENCE, eventually, stage
-
-
-class StallingStore(InmemStore):
-    """Its writes wait while ``open`` is cleared."""
-
-    def __init__(self):
-        super().__init__()
-        self.open = threading.Event()
-        self.open.set()
-        self.stalled = threading.Event()
-        self.error = None
-
-    def store_logs(self, logs):
-        if not self.open.is_set():
-            self.stalled.set()
-            assert self.open.wait(PATIENCE)
-        if self.error is not None:
-            raise self.error
-        super().store_logs(logs)
+from tests.nodes import PATIENCE, StallingStore, eventually, stage
 
 
 def test_followers_have_an_entry_before_the_leader_has_written_it_and_nothing_is_committed_then():
