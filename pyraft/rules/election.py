@@ -103,7 +103,6 @@ def decide_vote(
     if ballot.newborn is not None:
         return ballot  # what this server promised in its former life is not known to it
     if last > candidate_last:
-        # Checked on repeats too: it costs nothing and a damaged ballot then elects nobody.
         return ballot
     if ballot.voted_for is None:
         return ballot.voting_for(candidate)
