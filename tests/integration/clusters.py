@@ -6,6 +6,8 @@ Everything waits on conditions; nothing sleeps to let things settle.
 from __future__ import annotations
 
 import itertools
+import random
+import shutil
 import sys
 import threading
 import time
@@ -124,6 +126,18 @@ def leaves_no_thread():
     eventually(lambda: not set(threading.enumerate()) - before, "the threads of libraries have ended")
 
 
+class Eager:
+    """Random numbers for a server that stands for its first election soon, to save the tests' time."""
+
+    def __init__(self, rng: random.Random, timeout: float) -> None:
+        self._rng = rng
+        self._first = min(0.05 / timeout - 1, 0.0)  # patience is timeout * (1 + this)
+
+    def random(self) -> float:
+        first, self._first = self._first, 0.0
+        return first or self._rng.random()
+
+
 @dataclass
 class Member:
     """One server of a cluster: while it runs, and what is kept while it does not."""
@@ -156,12 +170,15 @@ class Cluster:
         fsm: Callable[[], FSM] = Recorder,
         make_store: Callable[[str], object] | None = None,
         over_grpc: bool = False,
+        arrives: bool = False,
     ) -> None:
         """Start nothing.
 
         Args:
             root: servers are opened by ``Raft.open(bootstrap=...)`` in directories below it.
-                None: they are made of parts, with stores in memory or from ``make_store``.
+                None: they are made of parts, with stores in memory or from ``make_store``,
+                and bootstrapped on each.
+            arrives: without a root: do as ``Raft.open`` does with an empty directory.
         """
         self.network = InmemNetwork()
         self.settings = config() if settings is None else settings
@@ -170,6 +187,7 @@ class Cluster:
         self._make_fsm = fsm
         self._make_store = make_store or (lambda id: InmemStore())
         self._over_grpc = over_grpc
+        self._arrives = arrives
         self._transports: dict[str, Transport] = {}
         self._numbers = itertools.count(1)
         self.members: dict[str, Member] = {}
@@ -199,8 +217,11 @@ class Cluster:
 
     def start(self, *ids: str) -> Cluster:
         """Start the servers ``ids``, or all that do not run."""
-        for id in ids or [member.id for member in self.members.values() if not member.runs]:
-            self._start(self.members[id])
+        first_of_all = not any(member.runs for member in self.members.values())
+        starting = ids or [member.id for member in self.members.values() if not member.runs]
+        for id in starting:
+            is_last = id == starting[-1]
+            self._start(self.members[id], is_eager=first_of_all and is_last and len(starting) > 1)
         return self
 
     def transport(self, id: str) -> Transport:
@@ -212,7 +233,7 @@ class Cluster:
             return _grpc_transport(member.address)
         return InmemTransport(self.network, member.address)
 
-    def _start(self, member: Member) -> None:
+    def _start(self, member: Member, is_eager: bool) -> None:
         member.fsm = self._make_fsm()
         transport = self.transport(member.id)
         if self._root is not None:
@@ -226,6 +247,9 @@ class Cluster:
             )
         else:
             member.raft = self._from_parts(member, transport)
+        if is_eager:
+            context = member.raft._node.context
+            context.rng = Eager(context.rng, self.settings.heartbeat_timeout)
         member.raft.start()
 
     def _from_parts(self, member: Member, transport: Transport) -> Raft:
@@ -236,10 +260,15 @@ class Cluster:
         if member.store is None:
             member.store = self._make_store(member.id)
             store = member.store
-            if store.last_index() == 0:
+            if store.last_index() == 0 and not self._arrives:
                 first = Configuration.of_voters(self.addresses)
                 bootstrap_cluster(settings, store, store, snapshots, transport, first)
         store = member.store
+        if self._arrives and store.last_index() == 0:
+            raft = Raft.__new__(Raft)
+            first = Configuration.of_voters(self.addresses)
+            raft._set_up(settings, member.fsm, store, store, snapshots, transport, None, first)
+            return raft
         return Raft(settings, member.fsm, store, store, snapshots, transport)
 
     def stop(self, *ids: str) -> None:
@@ -247,6 +276,10 @@ class Cluster:
         futures = [self.members[id].raft.shutdown() for id in ids]
         for future in futures:
             future.result(timeout=PATIENCE)
+
+    def wipe(self, id: str) -> None:
+        """Lose the directory of a stopped server."""
+        shutil.rmtree(self.directory(id))
 
     def close_store(self, id: str) -> None:
         """Forget the store of a stopped server, so that the next start opens it anew."""
