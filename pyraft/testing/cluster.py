@@ -25,6 +25,7 @@ from ..config import Config
 from ..configuration import Configuration
 from ..errors import (
     ConfigError,
+    CorruptStoreError,
     NotAppliedError,
     NotLeaderError,
     RaftError,
@@ -377,17 +378,26 @@ class SimCluster:
             server.disk.is_full = False
             server.disk.slow_by = 0.0
             server.fsm_delay, server.fsm_error = 0.0, None
-            if not server.is_serving:
-                self.revive(server)
+        self.revive_all()
 
     def revive(self, server: SimServer | str) -> None:
         """Do what an operator does with a server that is down: restart it, replacing a damaged disk."""
         server = self._server(server)
-        self.crash(server)
+        failure = server.raft.failure if server.raft is not None else server.boot_error
+        if isinstance(failure, CorruptStoreError):
+            self.wipe(server)
+        else:
+            self.crash(server)
         self._start(server)
         if server.boot_error is not None:
             self.wipe(server)
             self._start(server)
+
+    def revive_all(self) -> None:
+        """Revive every server that is down or has stopped by itself."""
+        for server in self.servers.values():
+            if not server.is_serving and not server.is_frozen:
+                self.revive(server)
 
     def stop_clients(self, timeout: float = 40.0) -> None:
         """Let the clients finish what they are doing."""

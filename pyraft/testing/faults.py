@@ -128,9 +128,7 @@ class Crash(Fault):
         cluster.crash(_any_server(cluster, rng), power_loss=rng.random() < 0.5)
 
     def relent(self, cluster: SimCluster, rng: random.Random) -> None:
-        for server in list(cluster.servers.values()):
-            if not server.is_serving and not server.is_frozen:
-                cluster.revive(server)
+        cluster.revive_all()
 
 
 class CrashAll(Crash):
@@ -214,11 +212,10 @@ class FailingDisk(Fault):
             server.disk.conditions.io_error = rng.choice([0.05, 1.0])
 
     def relent(self, cluster: SimCluster, rng: random.Random) -> None:
-        for server in list(cluster.servers.values()):
+        for server in cluster.servers.values():
             server.disk.is_full = False
             server.disk.conditions.io_error = 0.0
-            if server.is_up and not server.is_serving and not server.is_frozen:
-                cluster.revive(server)
+        cluster.revive_all()
 
 
 class LostDisk(Fault):
@@ -243,9 +240,7 @@ class LostDisk(Fault):
             cluster.wipe(server)
 
     def relent(self, cluster: SimCluster, rng: random.Random) -> None:
-        for server in list(cluster.servers.values()):
-            if not server.is_serving and not server.is_frozen:
-                cluster.revive(server)
+        cluster.revive_all()
 
 
 # ── clocks and state machines ──
@@ -294,10 +289,9 @@ class FailingFsm(Fault):
         _any_server(cluster, rng).fsm_error = OSError(errno.ENOSPC, "no space left on device")
 
     def relent(self, cluster: SimCluster, rng: random.Random) -> None:
-        for server in list(cluster.servers.values()):
+        for server in cluster.servers.values():
             server.fsm_error = None
-            if server.is_up and not server.is_serving and not server.is_frozen:
-                cluster.revive(server)
+        cluster.revive_all()
 
 
 KINDS: tuple[type[Fault], ...] = (
@@ -319,10 +313,12 @@ KINDS: tuple[type[Fault], ...] = (
 
 def draw_faults(rng: random.Random) -> list[Fault]:
     """A mix of kinds and rates: sometimes a few, sometimes nearly all."""
-    share = rng.choice([0.2, 0.5, 0.9])
-    drawn = []
+    share = rng.choice([0.15, 0.3, 0.6])
+    drawn: list[Fault] = []
     for kind in KINDS:
-        every, lasting = rng.choice([2.0, 6.0, 20.0]), rng.choice([0.3, 1.5, 5.0])
+        every, lasting = rng.choice([3.0, 8.0, 20.0]), rng.choice([0.1, 0.5, 2.0, 5.0])
+        if kind is CrashAll:  # or nothing else would ever happen
+            every, lasting = 5 * every, min(lasting, 2.0)
         if rng.random() < share:
             drawn.append(kind(every, lasting))
     return drawn

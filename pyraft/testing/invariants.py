@@ -357,6 +357,7 @@ class Judge:
         cluster = self._cluster
         deadline = cluster.now + timeout
         while cluster.now < deadline:
+            cluster.revive_all()  # a damaged record may be met only now
             leader = cluster.current_leader()
             if leader is not None and leader.raft is not None:
                 try:
@@ -387,6 +388,7 @@ class Judge:
             raise Violation("I5", f"the states of {' and '.join(states.values())} differ after the same log")
 
     def _all_caught_up(self) -> bool:
+        self._cluster.revive_all()
         leader = self._cluster.current_leader()
         if leader is None or leader.raft is None:
             return False
@@ -408,6 +410,7 @@ class Judge:
                 continue
             self.check_failure(server)
             server.raft.shutdown().result(60.0)
+            cluster.run(0.001)  # the network's own threads end by themselves
             left = cluster.scheduler.tasks(server.group)
             if left:
                 stacks = "\n".join(f"{task.name}\n{task.stack()}" for task in left)
