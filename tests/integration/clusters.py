@@ -326,6 +326,10 @@ class Cluster:
         """Let the servers ``ids`` reach nobody at all."""
         self.network.partition(*([self.members[id].address] for id in ids))
 
+    def cut_off_together(self, *ids: str) -> None:
+        """Let the servers ``ids`` reach each other and nobody else."""
+        self.network.partition([self.members[id].address for id in ids])
+
     def lose_entries(self) -> None:
         """Lose every request that carries entries: leaders stay leaders, and commit nothing."""
         self.network.drop(when=lambda message: bool(getattr(message, "entries", ())))

@@ -19,6 +19,7 @@ from pyraft.messages import (
     RequestVoteRequest,
     RequestVoteResponse,
     StandingRequest,
+    StandingResponse,
 )
 from pyraft.roles import arrival
 from pyraft.transport import InmemTransport
@@ -42,6 +43,7 @@ class Watched(Cluster):
         super().__init__(*args, **kwargs)
         self.leaders = defaultdict(set)
         self.asked = defaultdict(int)
+        self.answered = defaultdict(int)
         self.watch()
 
     def watch(self):
@@ -57,6 +59,8 @@ class Watched(Cluster):
             self.leaders[message.term].add(message.header.id)
         elif isinstance(message, RequestVoteRequest | RequestPreVoteRequest):
             self.asked[message.header.id] += 1
+        elif isinstance(message, StandingResponse):
+            self.answered[message.header.id] += 1
         return False
 
     def asks_in_vain(self, candidate, voter, times=3):
@@ -472,11 +476,52 @@ def test_a_cluster_of_one_asks_nobody(tmp_path):
         cluster.check_nothing_lost()
 
 
-def test_five_servers_begin_although_one_is_missing(tmp_path):
+def test_a_new_cluster_begins_when_all_its_voters_are_there(tmp_path):
     ids = [f"n{n}" for n in range(1, 6)]
-    with leaves_no_thread(), Cluster(ids, root=tmp_path) as cluster:
+    with leaves_no_thread(), Watched(ids, root=tmp_path) as cluster:
         cluster.start(*ids[:4])
-        cluster.check_nothing_lost(*ids[:4])
+        eventually(lambda: min(cluster.answered[id] for id in ids[:4]) >= 3, "all four have answered all")
+        assert [cluster.members[id].raft.last_index for id in ids[:4]] == [0] * 4
+
         cluster.start("n5")
+
         cluster.check_nothing_lost()
-        eventually(lambda: not is_newborn(cluster.members["n5"]), "the late one votes, too")
+
+
+def test_a_wiped_server_waits_for_the_one_that_alone_knows_of_its_promise(tmp_path):
+    """Of five, only the leader and the wiped one had an entry; three others know nothing of it.
+
+    The wiped one's copy may still be counted: were it to help the three elect one of them
+    now, an entry that the old leader commits with that copy would be lost.
+    """
+    ids = [f"n{n}" for n in range(1, 6)]
+    with leaves_no_thread(), Watched(ids, root=tmp_path) as cluster:
+        leader = cluster.start().leader()
+        cluster.write(3)
+        cluster.check_nothing_lost()
+        victim, *three = cluster.followers(of=leader)
+        cluster.cut_off_together(leader.id, victim.id)
+        leader.raft.apply(b"a promise")
+        eventually(
+            lambda: (
+                victim.raft.last_index == leader.raft.last_index or leader.raft.state is not RaftState.LEADER
+            ),
+            "the wiped one has a copy, or there never was one",
+        )
+        cluster.stop(victim.id)
+        cluster.wipe(victim.id)
+        cluster.cut_off(leader.id)
+        cluster.answered.clear()
+        cluster.start(victim.id)
+
+        eventually(lambda: all(cluster.answered[member.id] for member in three), "the three have answered")
+        others = [member.id for member in three]
+        cluster.write(3, among=others)  # they are a majority, and work meanwhile
+        assert victim.raft.last_index == 0
+        assert ballot(victim).term == 0
+        assert ballot(victim).newborn is None
+
+        cluster.heal()
+        cluster.check_nothing_lost()
+        eventually(lambda: not is_newborn(victim), "it votes again")
+        cluster.check_one_leader_per_term()
