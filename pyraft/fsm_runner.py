@@ -16,7 +16,7 @@ from .fsm import FSM, BatchingFSM, ConfigurationStore
 from .futures import RaftFuture
 from .log import Log, LogType
 from .node_log import NodeLog
-from .runtime import Inbox, Runtime
+from .runtime import Inbox, NotifyChannel, Runtime
 from .waiting import Waiters
 
 _log = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ class _Committed(NamedTuple):
     futures: Futures | None
 
 
-class _CommittedUpTo(NamedTuple):
-    last: int
+class _LookUp(NamedTuple):
+    """A poke: more is committed than was handed over; read it from the log."""
 
 
 class _Stop:
@@ -55,13 +55,24 @@ class FsmRunner:
         fsm: FSM,
         log: NodeLog,
         on_progress: Callable[[], None],
+        fail: Callable[[list[RaftFuture[Any]], Callable[[], BaseException]], None],
     ) -> None:
-        """Prepare; ``on_progress`` is called on the FSM thread after each batch."""
+        """Prepare.
+
+        Args:
+            on_progress: called on the FSM thread after each batch.
+            fail: finishes futures that will never be applied here, on a thread where their
+                callbacks harm nobody; never blocks.
+        """
         self.applied_index = 0
         self.applied = Waiters(runtime)
         self.calling: str | None = None
         self.stopping = False
+        self.failure: BaseException | None = None
+        self._fail_futures = fail
+        self._target = 0  # applies at least this far, reading what was not handed over
         self._inbox: Inbox = runtime.inbox(f"{server_id}-fsm")
+        self._more = NotifyChannel(self._inbox, _LookUp())
         self._fsm = fsm
         self._fsm_log = log
         self._on_progress = on_progress
@@ -75,7 +86,8 @@ class FsmRunner:
 
     def committed_up_to(self, index: int) -> None:
         """Apply everything up to ``index``, reading it from the log."""
-        self._inbox.put(_CommittedUpTo(index))
+        self._target = max(self._target, index)  # main thread only writes
+        self._more.poke()
 
     def stop(self) -> None:
         """Let the thread end after the entry that it is applying.  What waits is failed."""
@@ -84,10 +96,8 @@ class FsmRunner:
 
     def abandon(self) -> None:
         """Take over from a thread that is stuck in user code: fail every future it still has."""
-        self._inbox.close(_fail_event)
-        batch = self._batch
-        if batch is not None:
-            _fail_event(batch)
+        self._inbox.close(self._dispose)
+        self._dispose(self._batch)
 
     # -- the FSM thread ----------------------------------------------------------------------
 
@@ -103,16 +113,32 @@ class FsmRunner:
                 event = self._inbox.take()
                 if isinstance(event, _Committed):
                     self._take_batch(event)
-                elif isinstance(event, _CommittedUpTo):
-                    self._catch_up(event.last)
+                elif isinstance(event, _LookUp):
+                    self._more.clear()
+                    self._catch_up(self._target)
                 self._on_progress()
                 self.applied.notify()
+        except BaseException as error:
+            self.failure = error
+            raise
         finally:
             self.stopping = True
-            self._inbox.close(_fail_event)
-            if self._batch is not None:
-                _fail_event(self._batch)
+            self._inbox.close(self._dispose)
+            self._dispose(self._batch)
             self.applied.notify()
+
+    def _dispose(self, event: Any) -> None:
+        """Fail the futures of commands that are not applied here any more."""
+        if not isinstance(event, _Committed) or event.futures is None:
+            return
+        failure = self.failure
+
+        def stopped() -> RaftShutdownError:
+            error = RaftShutdownError(outcome_unknown=True)
+            error.__cause__ = failure
+            return error
+
+        self._fail_futures([f for f in event.futures if f is not None and not f.done()], stopped)
 
     def _take_batch(self, batch: _Committed) -> None:
         self._batch = batch
@@ -247,10 +273,3 @@ def fsm_failure(call: str | None, log: Log, error: BaseException) -> FSMFailedEr
         f"the cause (a full disk, memory, the FSM's code) and start it again; the entry is applied anew. If it "
         f"stops every server, deploy an FSM that handles the entry and start them again: see docs/operations.md"
     )
-
-
-def _fail_event(event: Any) -> None:
-    if isinstance(event, _Committed) and event.futures is not None:
-        for future in event.futures:
-            if future is not None and not future.done():
-                future.try_set_exception(RaftShutdownError(outcome_unknown=True))

@@ -188,7 +188,7 @@ class RaftFuture(Future[T]):
                 return
             try:
                 callback(self)
-            except (Exception, SystemExit):
+            except BaseException:  # whatever it is: the next callback, and this thread, must go on
                 _log.exception("a future's callback raised; nobody else is affected callback=%r", callback)
 
     # -- what concurrent.futures.wait and as_completed look at ---------------------------

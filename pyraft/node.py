@@ -76,6 +76,7 @@ class Node:
         channel = NotifyChannel(self._inbox, ProposalsWaiting())
         proposals = ProposalQueue(runtime, channel, config.max_proposals, config.max_proposal_bytes)
         state = NodeState(config.local_id, log_store, stable_store)
+        notifier = Notifier(runtime, config.local_id)
         self.context = NodeContext(
             config=config,
             runtime=runtime,
@@ -83,8 +84,15 @@ class Node:
             state=state,
             inbox=self._inbox,
             proposals=proposals,
-            fsm=FsmRunner(runtime, config.local_id, fsm, state.log, lambda: self._fsm_got_on(proposals)),
-            notifier=Notifier(runtime, config.local_id),
+            fsm=FsmRunner(
+                runtime,
+                config.local_id,
+                fsm,
+                state.log,
+                on_progress=lambda: self._fsm_got_on(proposals),
+                fail=notifier.fail,
+            ),
+            notifier=notifier,
             spawn=self._spawn,
         )
         self._tasks: list[Task] = []
@@ -261,7 +269,9 @@ class Node:
         context.notifier.stop()
         if not self._notify_task.join(max(deadline - runtime.now(), 0.1)):
             stuck = stuck or _describe_stuck(self._notify_task, "a future's callback", grace)
-            context.notifier.abandon()
+            # On a thread of its own: the next callback may block where this one does.
+            rescue = runtime.spawn(f"pyraft-{context.id}-rescue", context.notifier.abandon)
+            rescue.join(max(deadline - runtime.now(), 0.1))
         return stuck
 
     def _finish(self, stuck: str | None) -> None:

@@ -23,6 +23,8 @@ from .rules.election import START_OF_LOG, LogPosition
 
 _RECENT_ENTRIES = 16_384
 _RECENT_BYTES = 8 * 1024 * 1024
+_SMALL_CHUNK_ENTRIES = 128
+_SMALL_CHUNK_BYTES = 64 * 1024
 
 
 class _Chunk(NamedTuple):
@@ -51,6 +53,8 @@ class NodeLog:
         """
         self._store = store
         self._recent: tuple[_Chunk, ...] = ()
+        self._recent_count = 0  # entries and bytes in there; main thread only
+        self._recent_size = 0
         self._unwritten: Sequence[Log] = ()
         self.first_index = store.first_index()
         last_index = store.last_index()
@@ -144,21 +148,26 @@ class NodeLog:
         self._evict()
 
     def _publish(self, before: tuple[_Chunk, ...], logs: Sequence[Log]) -> None:
-        chunk = _Chunk(logs[0].index, logs, sum([len(log.encoded) for log in logs]))
-        if before and before[-1].end != chunk.first:
+        if before and before[-1].end != logs[0].index:
             before = ()  # the entries between are only in the store
-        self._recent = (*before, chunk)
+        if before is not self._recent:
+            self._recent_count = sum(len(chunk.logs) for chunk in before)
+            self._recent_size = sum(chunk.size for chunk in before)
+        size = sum([len(log.encoded) for log in logs])
+        self._recent_count += len(logs)
+        self._recent_size += size
+        self._recent = _with_chunk(before, _Chunk(logs[0].index, logs, size))
         self.last = LogPosition(logs[-1].term, logs[-1].index)
 
     def _evict(self) -> None:
         """Forget the oldest written entries once there are too many.  The newest chunk stays."""
         recent = self._recent
-        count = sum(len(chunk.logs) for chunk in recent)
-        size = sum(chunk.size for chunk in recent)
         drop = 0
-        while drop < len(recent) - 1 and (count > _RECENT_ENTRIES or size > _RECENT_BYTES):
-            count -= len(recent[drop].logs)
-            size -= recent[drop].size
+        while drop < len(recent) - 1 and (
+            self._recent_count > _RECENT_ENTRIES or self._recent_size > _RECENT_BYTES
+        ):
+            self._recent_count -= len(recent[drop].logs)
+            self._recent_size -= recent[drop].size
             drop += 1
         if drop:
             self._recent = recent[drop:]
@@ -180,6 +189,19 @@ class NodeLog:
             raise StorageError(
                 f"the log store could not {what}, so it is unknown whether they are stored: {error}"
             ) from error
+
+
+def _with_chunk(chunks: tuple[_Chunk, ...], chunk: _Chunk) -> tuple[_Chunk, ...]:
+    """``chunks`` and one more, which is merged into the last while that is small.
+
+    The tuple is copied at every append, so it must stay short even if entries come one by one.
+    """
+    if chunks:
+        last = chunks[-1]
+        if len(last.logs) < _SMALL_CHUNK_ENTRIES and last.size + chunk.size < _SMALL_CHUNK_BYTES:
+            merged = _Chunk(last.first, [*last.logs, *chunk.logs], last.size + chunk.size)
+            return (*chunks[:-1], merged)
+    return (*chunks, chunk)
 
 
 def _read_chunks(chunks: tuple[_Chunk, ...], first: int, last: int, max_bytes: int | None) -> list[Log]:

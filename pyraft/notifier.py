@@ -33,6 +33,7 @@ class Notifier:
     def __init__(self, runtime: Runtime, server_id: str) -> None:
         self._inbox: Inbox = runtime.inbox(f"{server_id}-notify")
         self._abandoned = False
+        self._current: Any = None  # what is being finished, for whoever takes over
 
     def resolve(self, future: RaftFuture[Any], value: Any = None) -> None:
         """Finish ``future`` with ``value`` on the notify thread."""
@@ -50,17 +51,25 @@ class Notifier:
 
     def run(self) -> None:
         """The thread's life.  What is asked for after the end is done on the asking thread."""
-        while not self._abandoned:  # then the stop is gone from the inbox as well
-            event = self._inbox.take()
-            if isinstance(event, _Stop):
-                self._inbox.close(_finish)
-                return
-            _finish(event)
+        try:
+            while not self._abandoned:  # then the stop is gone from the inbox as well
+                event = self._inbox.take()
+                if isinstance(event, _Stop):
+                    return
+                self._current = event
+                _finish(event)
+                self._current = None
+        finally:
+            self._inbox.close(_finish)
 
     def abandon(self) -> None:
-        """Take over from a thread that is stuck in a callback: finish here what it still had."""
+        """Take over from a thread that is stuck in a callback: finish here what it still had.
+
+        Runs callbacks, so it may get stuck as well: call it on a thread that may.
+        """
         self._abandoned = True
         self._inbox.close(_finish)
+        _finish(self._current)
 
 
 def _finish(event: Any) -> None:

@@ -111,6 +111,8 @@ class Replicator:
         self._commit_sent = 0  # the highest commit index that the peer has acknowledged
         self._commit_due: float | None = None  # when to tell it the next one, if nothing else is sent
         self._failures = 0
+        self._rejections = 0  # in a row
+        self._heard_at = 0.0  # when the peer's latest answer on the stream came
         self._stream: _Stream | None = None
         self._in_flight: deque[_Sent] = deque()
         self._round_trip = 0.001  # seconds; adapts
@@ -150,7 +152,7 @@ class Replicator:
         if self._failures and not self._wait_out(back_off(self._failures, self._longest_back_off())):
             return False
         self._news.clear()
-        request = self._build()
+        request = self._build(probe=True)
         if request is None:
             self._wait_out(self._config.heartbeat_timeout / 10)
             return False
@@ -213,7 +215,7 @@ class Replicator:
         """Give up on a peer that answers nothing: it is frozen, or the connection is dead."""
         if not self._in_flight:
             return
-        silent_s = self._runtime.now() - self._in_flight[0].at
+        silent_s = self._runtime.now() - self._silent_since()
         if silent_s >= self._patience:
             self._failed(TransportError(f"no answer to an AppendEntries for {silent_s:.1f} s"))
             self._back_to_probing()
@@ -275,8 +277,12 @@ class Replicator:
     def _look_again_at(self, now: float) -> float:
         oldest = self._in_flight[0].at
         if len(self._in_flight) >= self._config.max_inflight_appends or now - oldest >= self._round_trip:
-            return oldest + self._patience
+            return self._silent_since() + self._patience
         return oldest + self._round_trip
+
+    def _silent_since(self) -> float:
+        """Since when the peer owes an answer.  Requests queue, so the oldest one's age says nothing."""
+        return max(self._in_flight[0].at, self._heard_at)
 
     @property
     def _patience(self) -> float:
@@ -290,7 +296,7 @@ class Replicator:
         """
         if self._in_flight:
             self._commit_due = None
-            return self._in_flight[0].at + self._patience
+            return self._silent_since() + self._patience
         if self._commit_sent >= self._next - 1:
             self._commit_due = None
             return now + _IDLE
@@ -321,6 +327,7 @@ class Replicator:
 
     def _on_reply(self, sent: _Sent, response: AppendEntriesResponse) -> None:
         self._in_flight.popleft()
+        self._heard_at = self._runtime.now()
         self._round_trip += (self._runtime.now() - sent.at - self._round_trip) / 8
         if not self._go_on_after(sent.request, response):
             self._back_to_probing()
@@ -339,15 +346,19 @@ class Replicator:
 
     # both
 
-    def _build(self) -> AppendEntriesRequest | None:
-        """The next request, or None if nothing may be sent now."""
+    def _build(self, probe: bool = False) -> AppendEntriesRequest | None:
+        """The next request, or None if nothing may be sent now.
+
+        A probe carries no entries: whether the logs meet is cheap to ask, and a slow link must
+        not have to carry a batch within one deadline only to find that they do not.
+        """
         leadership = self._session.leadership
         prev = self._next - 1
         end = self._entries.last.index
         prev_term = self._entries.term_at(prev)
         try:
             logs: Sequence[Log] = ()
-            if end > prev and prev_term is not None:
+            if end > prev and prev_term is not None and not probe:
                 last = min(end, prev + self._config.max_append_entries)
                 logs = self._entries.read(prev + 1, last, self._config.max_append_bytes)
         except LogNotFoundError:
@@ -386,12 +397,15 @@ class Replicator:
             self._failures += 1  # the session is about to end; do not ask at full speed until then
             return False
         if response.success:
-            self._failures = 0
+            self._failures = self._rejections = 0
             self._next = max(self._next, request.prev_log_entry + len(request.entries) + 1)
             self._commit_sent = max(self._commit_sent, request.leader_commit_index)
         else:
             self._failures = 0 if response.no_retry_backoff else self._failures + 1
-            self._next = next_index_after_rejection(request.prev_log_entry + 1, response.last_log)
+            self._rejections += 1
+            self._next = next_index_after_rejection(
+                request.prev_log_entry + 1, response.last_log, self._rejections
+            )
             self._in_flight.clear()  # all of it stood on what was refused
         session.next_index = self._next
         return response.success

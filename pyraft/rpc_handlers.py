@@ -37,6 +37,10 @@ VERSION_TEXT = "operation not supported with current protocol version"
 UNEXPECTED_TEXT = "unexpected command"
 
 
+_FSM_BACKLOG = 16_384
+"""Most entries handed to an FSM that is behind; after that it is told how far to read."""
+
+
 def check_version(header: RpcHeader) -> UnsupportedProtocolError | None:
     """The error to answer a request of a protocol version that this server does not speak."""
     if OLDEST_ACCEPTED_PROTOCOL_VERSION <= header.protocol_version <= PROTOCOL_VERSION:
@@ -219,8 +223,8 @@ def _advance_commit(node: NodeContext, commit: int) -> None:
     first = state.commit_index + 1
     state.advance_commit(commit)
     logs = state.log.recent(first, commit)
-    if logs is None:
-        node.fsm.committed_up_to(commit)
+    if logs is None or first - node.fsm.applied_index > _FSM_BACKLOG:
+        node.fsm.committed_up_to(commit)  # it reads them later; memory must not grow with its backlog
     else:
         node.fsm.committed(logs)
     newborn = state.ballot.newborn

@@ -41,6 +41,12 @@ PATIENCE = 30.0
 """Seconds after which a condition that should hold by now counts as failed."""
 
 
+def fail_here(futures, make_error):
+    """What a notify thread does, on this one."""
+    for future in futures:
+        future.try_set_exception(make_error())
+
+
 def eventually(holds: Callable[[], object], what: str = "") -> None:
     """Wait until ``holds()``; fail after PATIENCE."""
     give_up_at = time.monotonic() + PATIENCE
@@ -163,7 +169,7 @@ def server(
         state=state,
         inbox=inbox,
         proposals=ProposalQueue(runtime, NotifyChannel(inbox, ProposalsWaiting()), 100, 10_000),
-        fsm=FsmRunner(runtime, id, RecordingFSM(), state.log, lambda: None),
+        fsm=FsmRunner(runtime, id, RecordingFSM(), state.log, lambda: None, fail_here),
         notifier=Notifier(runtime, id),
         spawn=lambda name, run: runtime.spawn(name, run),
     )

@@ -62,7 +62,7 @@ class LogStore(ABC):
         size = 0
         for index in range(first, last + 1):
             log = self.get_log(index)
-            size += len(log.data)
+            size += len(log.data) + len(log.extensions)
             if logs and size > max_bytes:
                 break
             logs.append(log)

@@ -56,7 +56,7 @@ class LogCache(LogStore):
             log = ring[index % capacity]
             if log is None or log.index != index:
                 return self._store.get_logs(first, last, max_bytes)
-            size += len(log.data)
+            size += len(log.data) + len(log.extensions)
             if logs and size > max_bytes:
                 break
             logs.append(log)

@@ -53,7 +53,7 @@ class InmemStore(LogStore, StableStore):
             log = entries.get(index)
             if log is None:
                 raise LogNotFoundError(index)
-            size += len(log.data)
+            size += len(log.data) + len(log.extensions)
             if logs and size > max_bytes:
                 break
             logs.append(log)

@@ -335,7 +335,7 @@ class LMDBStore(LogStore, StableStore):
             if block.first > index:
                 break
             for log in block.logs(index, min(last, block.last)):
-                size += len(log.data)
+                size += len(log.data) + len(log.extensions)
                 if logs and size > max_bytes:
                     return logs
                 logs.append(log)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..configuration import Configuration, check_configuration, encode_configuration
 from ..context import NodeContext
-from ..errors import ConfigError, NotVoterError
+from ..errors import ConfigError, NodeFailedError, NotVoterError
 from ..events import (
     BootstrapRequested,
     HigherTermSeen,
@@ -138,7 +138,11 @@ class Follower:
                 node, event, f"{node.id} has state already: bootstrap only works on new clusters"
             )
             return
-        begin_cluster(node, event.configuration)
+        try:
+            begin_cluster(node, event.configuration)
+        except NodeFailedError as error:
+            node.notifier.fail([event.future], lambda error=error: error)  # type: ignore[misc]
+            raise
         node.notifier.resolve(event.future)
 
 

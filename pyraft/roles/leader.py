@@ -72,6 +72,7 @@ class Leader:
         self._first_of_term = 0
         self._unapplied: deque[tuple[int, int]] = deque()  # (last index, bytes) of appended batches
         self._unapplied_bytes = 0
+        self._taken: list[Proposal] = []  # out of the queue and not yet in flight
         self._failure: BaseException | None = None
 
     def run(self) -> Next:
@@ -139,6 +140,7 @@ class Leader:
         proposals = node.proposals.take(config.max_append_entries, config.max_append_bytes)
         if not proposals:
             return None
+        self._taken = proposals  # theirs are the futures to fail if something goes wrong from here on
         logs, futures = self._entries_for(proposals)
         transition = self._append(logs, futures)
         if len(node.proposals):
@@ -179,6 +181,7 @@ class Leader:
         node = self._node
         size = sum([len(log.encoded) for log in logs])
         self._in_flight.append(_Batch(logs, futures, size))
+        self._taken = []
         self._unapplied.append((logs[-1].index, size))
         self._unapplied_bytes += size
         node.state.log.stage(logs)
@@ -340,6 +343,7 @@ class Leader:
             peer.replicator.stop()
             peer.heartbeat.stop()
         futures = [f for batch in self._in_flight for f in batch.futures if f is not None]
+        futures += [proposal.future for proposal in self._taken]
         failure = self._failure
 
         def lost() -> LeadershipLostError:

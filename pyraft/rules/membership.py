@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..configuration import Configuration
-from .election import Ballot, Newborn, majority
+from .election import Ballot, Newborn
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +50,27 @@ class Standing:
 
 
 def others_to_hear(voters: int) -> int:
-    """How many *other* voters a server with an empty disk must hear before it acts.
+    """How many *other* voters a server with an empty disk must hear before it acts: all of them.
 
-    Any majority that it may have been part of in a former life then has a member among
-    those it heard: voters - majority + 1 others leave at most majority - 2 unheard.
+    Hearing one member of each majority is not enough.  A promise made in a former life (a
+    vote, an acknowledgement) may be part of a majority that becomes complete only later, and
+    then only the server that the promise was made to knows of it: a candidate that still
+    waits for one more vote, a leader that still counts a copy that is gone.  So that server
+    must be among those heard, and it can be any of them.
 
     Args:
         voters: how many there are, this server included.
     """
-    return min(voters - 1, voters - majority(voters) + 1)
+    return voters - 1
 
 
 def ballot_on_arrival(own: Ballot, own_id: str, heard: Mapping[str, Standing | None]) -> tuple[Ballot, bool]:
     """Decide how a server with an empty disk begins: (ballot to save, whether to bootstrap).
 
-    The disk may have been wiped.  Any promise this server made in a former life was part of
-    a majority, and of that majority somebody was heard: so no promise was made in a term
-    above the highest one heard, and no entry was acknowledged above the highest index heard.
+    The disk may have been wiped.  Whoever a promise was made to in a former life is among
+    those heard, and had the term and the entries before it asked for the promise: so no
+    promise was made in a term above the highest one heard, and no entry was acknowledged
+    above the highest index heard.
 
     * If somebody is past the bootstrap entry (index 1), the cluster exists: the server begins
       as a newborn, which accepts entries but neither votes nor stands.

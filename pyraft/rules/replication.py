@@ -37,11 +37,16 @@ def count_already_stored(
     return len(entries)
 
 
-def next_index_after_rejection(next_index: int, last_log_hint: int) -> int:
+def next_index_after_rejection(next_index: int, last_log_hint: int, rejections: int = 1) -> int:
     """Where to retry after a follower did not find the entry before ``next_index``.
 
-    ``last_log_hint`` is the follower's last index: a shorter log is skipped in one step.
+    Args:
+        next_index: of the request that was refused.
+        last_log_hint: the follower's last index: a shorter log is skipped in one step.
+        rejections: how many in a row this is.  The steps back double, so that a long conflict
+            costs few round trips; sending a few entries that match again does no harm.
 
     Source: §5.3.
     """
-    return max(1, min(next_index - 1, last_log_hint + 1))
+    step = 1 << min(rejections - 1, 20)
+    return max(1, min(next_index - step, last_log_hint + 1))

@@ -13,7 +13,7 @@ from pyraft.futures import ApplyFuture
 from pyraft.log import Log, LogType
 from pyraft.runtime import ThreadRuntime
 from tests.logs import entries, indexes, node_log
-from tests.nodes import PATIENCE, RecordingFSM, eventually, voters
+from tests.nodes import PATIENCE, RecordingFSM, eventually, fail_here, voters
 from tests.threads import in_thread
 
 RUNTIME = ThreadRuntime()
@@ -77,7 +77,7 @@ class Running:
     def __init__(self, fsm, log=None):
         self.fsm = fsm
         self.progress = 0
-        self.runner = FsmRunner(RUNTIME, "n1", fsm, log or node_log(""), self._count)
+        self.runner = FsmRunner(RUNTIME, "n1", fsm, log or node_log(""), self._count, fail_here)
         self.joined = in_thread(self.runner.run)
 
     def _count(self):

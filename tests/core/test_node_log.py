@@ -15,6 +15,7 @@ ALL = 1_000_000
 
 def few_in_memory(monkeypatch, count):
     monkeypatch.setattr(node_log_module, "_RECENT_ENTRIES", count)
+    monkeypatch.setattr(node_log_module, "_SMALL_CHUNK_ENTRIES", 0)
 
 
 class CountingStore(InmemStore):
@@ -212,10 +213,18 @@ def test_the_oldest_written_entries_leave_memory_and_are_read_from_the_store(mon
 
 def test_the_bound_is_in_bytes_too(monkeypatch):
     monkeypatch.setattr(node_log_module, "_RECENT_BYTES", 1)
+    monkeypatch.setattr(node_log_module, "_SMALL_CHUNK_ENTRIES", 0)
     log = appended("11", "11")
 
     assert log.recent(3, 4) is not None  # the newest batch always stays
     assert log.recent(2, 3) is None
+
+
+def test_entries_that_come_one_by_one_share_a_few_chunks():
+    log = appended(*["1"] * 1000)
+
+    assert len(log._recent) <= 1000 / 128 + 1  # it is copied at every append
+    assert indexes(log.recent(1, 1000)) == list(range(1, 1001))
 
 
 def test_a_staged_entry_never_leaves_memory_before_it_is_written(monkeypatch):
