@@ -169,7 +169,9 @@ def test_what_was_in_flight_when_leadership_ended_has_an_unknown_outcome():
 
 def test_commands_that_never_got_into_the_log_are_refused_as_not_applied():
     # The log may not run further ahead of the FSM, so these wait in the queue; then leadership ends.
-    with stage(max_uncommitted_entries=1, max_append_entries=1) as s:
+    # Nobody stands within the minute: what refuses them is the end of the leadership itself.
+    patient = dict(heartbeat_timeout=60.0, election_timeout=60.0, leader_lease_timeout=60.0)
+    with stage(max_uncommitted_entries=1, max_append_entries=1, **patient) as s:
         s.make_it_lead()
         s.raft.apply(b"a").result(PATIENCE)
         s.s2.holds_appends = s.s3.holds_appends = True

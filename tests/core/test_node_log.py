@@ -15,6 +15,12 @@ ALL = 1_000_000
 
 def few_in_memory(monkeypatch, count):
     monkeypatch.setattr(node_log_module, "_RECENT_ENTRIES", count)
+    each_write_apart(monkeypatch)
+
+
+def each_write_apart(monkeypatch):
+    """Small neighbouring writes may be kept as one; here they are not."""
+    monkeypatch.setattr(node_log_module, "_SMALL_CHUNK_ENTRIES", 0, raising=False)
     monkeypatch.setattr(node_log_module, "_SMALL_CHUNK_ENTRIES", 0)
 
 
@@ -213,6 +219,7 @@ def test_the_oldest_written_entries_leave_memory_and_are_read_from_the_store(mon
 
 def test_the_bound_is_in_bytes_too(monkeypatch):
     monkeypatch.setattr(node_log_module, "_RECENT_BYTES", 1)
+    each_write_apart(monkeypatch)
     monkeypatch.setattr(node_log_module, "_SMALL_CHUNK_ENTRIES", 0)
     log = appended("11", "11")
 

@@ -157,17 +157,20 @@ def test_an_event_put_while_the_inbox_closes_is_disposed_of_exactly_once(when):
     assert disposed == ["a"]
 
 
-def test_an_event_put_between_the_flag_and_the_draining_of_close_is_disposed_of_once():
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_event_put_right_before_or_after_close_drains_is_disposed_of_exactly_once(when):
     disposed = []
 
     class Interrupted(ThreadInbox):
         interrupted = False
 
         def _drain(self, dispose):
-            if not self.interrupted:
-                self.interrupted = True
+            is_closing, self.interrupted = not self.interrupted, True
+            if is_closing and when == "before":
                 self.put("a")
             super()._drain(dispose)
+            if is_closing and when == "after":
+                self.put("a")
 
     Interrupted().close(disposed.append)
 

@@ -1,6 +1,7 @@
 """§5.2: elections, split votes, randomized timeouts; Figure 2, Rules for Servers (followers, candidates)."""
 
 import random
+import time
 
 import pytest
 
@@ -145,12 +146,16 @@ def test_a_candidate_that_learns_of_a_larger_term_gives_up_and_adopts_it():
 def test_a_follower_that_hears_heartbeats_stays_a_follower():
     with stage(heartbeat_timeout=0.3, election_timeout=0.3, leader_lease_timeout=0.3) as s:
         s.s2.sends(append_request(5))
-        began = s.raft._runtime.now()
+        began = heard = time.monotonic()
 
-        while s.raft._runtime.now() - began < 0.7:  # more than the longest patience
-            assert s.s2.sends(append_request(5)).success
+        while heard - began < 0.7:  # more than the longest patience
+            accepted = s.s2.sends(append_request(5)).success
+            before, heard = heard, time.monotonic()
+            if heard - before > 0.25:
+                pytest.skip("this machine is too busy to send heartbeats in time")
+            assert accepted
 
-        assert not s.s3.received(RequestVoteRequest)
+        assert not s.s3.received(RequestPreVoteRequest)
 
 
 # -- leaders --
