@@ -4,6 +4,7 @@ import pytest
 
 from pyraft.configuration import Configuration, Server, Suffrage
 from pyraft.errors import StorageError
+from pyraft.roles.follower import Follower
 from pyraft.rpc_handlers import answer_request, on_request_vote
 from pyraft.rules.election import Ballot, LogPosition, Newborn, decide_vote, grants
 from pyraft.state import load_ballot
@@ -138,13 +139,18 @@ def test_the_answer_carries_the_term_that_the_candidate_must_catch_up_with():
     assert answer.term == 7
 
 
+def last_news(node):
+    """The instant from which this server, as a follower, counts its patience."""
+    return Follower(node)._election_at()
+
+
 def test_a_granted_vote_gives_the_candidate_time_to_win():
     node = server(term=1)
     node.state.last_contact = node.runtime.at - 60
 
     on_request_vote(node, vote_request(2, last=(0, 0)))
 
-    assert node.state.last_contact == node.runtime.at
+    assert last_news(node) == node.runtime.at
 
 
 def test_a_refused_vote_gives_nobody_time():
@@ -153,7 +159,7 @@ def test_a_refused_vote_gives_nobody_time():
 
     on_request_vote(node, vote_request(3, last=(1, 1)))
 
-    assert node.state.last_contact == heard
+    assert last_news(node) == heard
 
 
 def test_a_candidate_that_sends_no_id_is_known_by_its_address():
