@@ -18,9 +18,12 @@ from pyraft import (
     Configuration,
     FSMFailedError,
     LeadershipLostError,
+    Log,
+    LogType,
     NodeFailedError,
     NotLeaderError,
     Raft,
+    RaftError,
     RaftShutdownError,
     RaftState,
     Server,
@@ -30,10 +33,13 @@ from pyraft import (
 from pyraft.fsm_runner import FsmRunner
 from pyraft.futures import ApplyFuture, RaftFuture
 from pyraft.logstore import InmemStore
+from pyraft.node_log import NodeLog
 from pyraft.notifier import Notifier
-from pyraft.runtime import ThreadInbox, ThreadRuntime
+from pyraft.proposals import Proposal, ProposalQueue
+from pyraft.runtime import NotifyChannel, ThreadInbox, ThreadRuntime
 from pyraft.snapshots import DiscardSnapshotStore
 from pyraft.transport import InmemNetwork, InmemTransport
+from pyraft.waiting import Waiters
 from tests.integration.clusters import (
     ALONE,
     PATIENCE,
@@ -533,31 +539,269 @@ def test_an_fsm_thread_that_dies_stops_the_server(caplog):
 # -- hand-overs, with the bad interleaving forced ------------------------------------------------------
 
 
-class Interrupted:
-    """A queue that lets something happen right before or right after something is put into it."""
+def interrupted_at_each_line(function, make):
+    """Try every place at which another thread could come in between the lines of ``function``.
 
-    def __init__(self, queue, before=lambda: None, after=lambda: None):
-        self._queue = queue
-        self._before = before
-        self._after = after
+    Args:
+        make: called for each place; gives what to run, which calls ``function``, what another
+            thread does in between, and a check for afterwards.
+    """
+    place, reached = 0, True
+    while reached:
+        run, intrude, check = make()
+        intruder = Intruder(intrude)
+        lines = 0
 
-    def put(self, event):
-        self._before()
-        self._queue.put(event)
-        self._after()
+        def trace(frame, event, arg, place=place, intruder=intruder):
+            nonlocal lines, reached
+            if frame.f_code is not function.__code__:
+                return None
+            if event == "line":
+                if lines == place:
+                    reached = intruder.come_in()
+                lines += 1
+            return trace
 
-    def __getattr__(self, name):
-        return getattr(self._queue, name)
+        reached = False
+        sys.settrace(trace)
+        try:
+            run()
+        finally:
+            sys.settrace(None)
+        assert lines, f"{function} was not called"
+        assert intruder.has_left(), f"at line event {place} of {function}: the other thread hangs"
+        check()
+        place += 1
+    assert place > 1, f"{function} was never interrupted"
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_an_event_that_is_put_while_the_inbox_closes_is_disposed_of_exactly_once(when):
-    inbox, found = ThreadInbox(), []
-    inbox._queue = Interrupted(inbox._queue, **{when: partial(inbox.close, found.append)})
+class Intruder:
+    """Another thread that comes in when it is told to, or else after half a second: the run may wait for it."""
 
-    inbox.put("event")
+    def __init__(self, intrude):
+        self._told = threading.Event()
+        self._inside = threading.Lock()
+        self._thread = threading.Thread(target=self._main, args=[intrude])
+        self._thread.start()
 
-    assert found == ["event"]
+    def _main(self, intrude):
+        self._told.wait(0.5)
+        with self._inside:
+            self._told.set()
+        intrude()
+
+    def come_in(self):
+        """Return whether it was told in time, and so came in here."""
+        with self._inside:
+            in_time = not self._told.is_set()
+            self._told.set()
+        self._thread.join(0.03)  # it may have to wait for us: then it goes on later
+        return in_time
+
+    def has_left(self):
+        self._told.set()
+        self._thread.join(PATIENCE)
+        return not self._thread.is_alive()
+
+
+def test_a_callback_added_at_any_point_of_the_finish_is_called_exactly_once():
+    def make():
+        future, called = RaftFuture(ThreadRuntime()), []
+
+        def check():
+            assert called == [future]
+
+        return partial(future.try_set_result, "x"), partial(future.add_done_callback, called.append), check
+
+    interrupted_at_each_line(RaftFuture._finish, make)
+
+
+def test_a_finish_at_any_point_of_adding_a_callback_calls_it_exactly_once():
+    def make():
+        future, called = RaftFuture(ThreadRuntime()), []
+
+        def check():
+            assert called == [future]
+
+        return partial(future.add_done_callback, called.append), partial(future.try_set_result, "x"), check
+
+    interrupted_at_each_line(RaftFuture.add_done_callback, make)
+    interrupted_at_each_line(RaftFuture._callback_queue, make)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [lambda future: future.result(PATIENCE), lambda future: concurrent.futures.wait([future], PATIENCE)],
+    ids=["result", "concurrent.futures.wait"],
+)
+def test_a_wait_that_begins_at_any_point_of_the_finish_is_woken(wait):
+    def make():
+        future, woken = RaftFuture(ThreadRuntime()), []
+
+        def waits():
+            began = time.monotonic()
+            wait(future)
+            woken.append(time.monotonic() - began)
+
+        def check():
+            assert future.done()
+            assert woken[0] < PATIENCE / 2, "it was not woken, its patience ended"
+
+        return partial(future.try_set_result, "x"), waits, check
+
+    interrupted_at_each_line(RaftFuture._finish, make)
+
+
+def test_a_finish_at_any_point_of_a_wait_ends_it():
+    def make():
+        future = RaftFuture(ThreadRuntime())
+        began = time.monotonic()
+
+        def check():
+            assert time.monotonic() - began < PATIENCE / 2
+
+        return partial(future.result, PATIENCE), partial(future.try_set_result, "x"), check
+
+    interrupted_at_each_line(RaftFuture._wait, make)
+
+
+@pytest.mark.parametrize("first", ["result", "exception"])
+def test_of_two_that_finish_at_once_exactly_one_wins(first):
+    def make():
+        future, won = RaftFuture(ThreadRuntime()), []
+        succeed = partial(future.try_set_result, "x")
+        fail = partial(future.try_set_exception, FSMFailedError("y"))
+        one, other = (succeed, fail) if first == "result" else (fail, succeed)
+
+        def check():
+            assert sorted(won) == [("one", False), ("other", True)] or sorted(won) == [
+                ("one", True),
+                ("other", False),
+            ]
+            first_won = ("one", True) in won
+            assert (future.exception(timeout=0) is None) is (first_won is (first == "result"))
+
+        return lambda: won.append(("one", one())), lambda: won.append(("other", other())), check
+
+    interrupted_at_each_line(RaftFuture._finish, make)
+
+
+@pytest.mark.parametrize("interrupted", ["put", "close", "drain"])
+def test_an_event_that_is_put_while_the_inbox_closes_is_disposed_of_exactly_once(interrupted):
+    def make():
+        inbox, found = ThreadInbox(), []
+        inbox.put("earlier")
+        put, close = partial(inbox.put, "event"), partial(inbox.close, found.append)
+
+        def check():
+            assert sorted(found) == ["earlier", "event"]
+
+        return (put, close, check) if interrupted == "put" else (close, put, check)
+
+    function = {"put": ThreadInbox.put, "close": ThreadInbox.close, "drain": ThreadInbox._drain}[interrupted]
+    interrupted_at_each_line(function, make)
+
+
+@pytest.mark.parametrize("interrupted", ["put", "close"])
+def test_a_command_that_is_put_while_the_queue_closes_is_refused_or_handed_back(interrupted):
+    def make():
+        runtime = ThreadRuntime()
+        channel = NotifyChannel(ThreadInbox(), "poke")
+        queue = ProposalQueue(runtime, channel, 10, 1000)
+        proposal = Proposal(LogType.COMMAND, b"x", b"", ApplyFuture(runtime))
+        refused, back = [], []
+
+        def put():
+            try:
+                queue.put(proposal, timeout=PATIENCE)
+            except RaftShutdownError as error:
+                refused.append(error)
+
+        def close():
+            back.extend(queue.close(RaftShutdownError))
+
+        def check():
+            assert len(refused) + len(back) == 1
+
+        return (put, close, check) if interrupted == "put" else (close, put, check)
+
+    for function in (
+        (ProposalQueue.put, ProposalQueue._offer) if interrupted == "put" else (ProposalQueue.close,)
+    ):
+        interrupted_at_each_line(function, make)
+
+
+def test_a_queue_that_closes_while_somebody_waits_for_room_wakes_it():
+    def make():
+        runtime = ThreadRuntime()
+        queue = ProposalQueue(runtime, NotifyChannel(ThreadInbox(), "poke"), 1, 1000)
+        queue.put(Proposal(LogType.COMMAND, b"first", b"", ApplyFuture(runtime)))
+        refused = []
+
+        def put():
+            try:
+                queue.put(Proposal(LogType.COMMAND, b"x", b"", ApplyFuture(runtime)), timeout=PATIENCE)
+            except RaftError as error:
+                refused.append(error)
+
+        def check():
+            assert [type(error) for error in refused] == [RaftShutdownError]
+
+        return put, partial(queue.close, RaftShutdownError), check
+
+    interrupted_at_each_line(ProposalQueue._put_when_there_is_room, make)
+
+
+def test_a_batch_that_is_committed_while_the_fsm_thread_ends_is_failed():
+    def make():
+        runtime = ThreadRuntime()
+        notifier = Notifier(runtime, "n1")
+        runner = FsmRunner(runtime, "n1", Recorder(), NodeLog(InmemStore()), lambda: None, notifier.fail)
+        runner.stop()
+        future = ApplyFuture(runtime)
+
+        def check():
+            notifier.stop()
+            notifier.run()  # which ends later, and tells the callers
+            error = future.exception(timeout=0)
+            assert type(error) is RaftShutdownError
+            assert error.outcome_unknown is True
+
+        return runner.run, partial(runner.committed, [Log(1, 1)], [future]), check
+
+    interrupted_at_each_line(FsmRunner.run, make)
+
+
+def test_a_future_that_is_handed_over_while_the_notify_thread_ends_is_resolved():
+    def make():
+        runtime = ThreadRuntime()
+        notifier = Notifier(runtime, "n1")
+        notifier.stop()
+        future = RaftFuture(runtime)
+
+        def check():
+            assert future.result(timeout=0) == "news"
+
+        return notifier.run, partial(notifier.resolve, future, "news"), check
+
+    interrupted_at_each_line(Notifier.run, make)
+
+
+def test_news_at_any_point_of_a_wait_ends_it():
+    def make():
+        waiters, news = Waiters(ThreadRuntime()), []
+        began = time.monotonic()
+
+        def publish():
+            news.append("it came true")
+            waiters.notify()
+
+        def check():
+            assert time.monotonic() - began < PATIENCE / 2, "it was not woken, its patience ended"
+
+        return partial(waiters.wait_until, lambda: bool(news), PATIENCE), publish, check
+
+    interrupted_at_each_line(Waiters.wait_until, make)
 
 
 def test_an_apply_that_passed_the_look_at_the_role_before_the_server_ended_is_refused():
@@ -630,133 +874,3 @@ def test_a_bootstrap_request_that_comes_when_main_has_closed_its_inbox_is_refuse
     inbox, raft._node._inbox = raft._node._inbox, Late()
     error = raft.bootstrap_cluster(Configuration((Server("n1", "n1.test:1"),))).exception(timeout=PATIENCE)
     assert type(error) is RaftShutdownError
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_batch_that_is_committed_while_the_fsm_thread_ends_is_failed(when):
-    from pyraft import Log
-    from pyraft.node_log import NodeLog
-
-    runtime = ThreadRuntime()
-    notifier = Notifier(runtime, "n1")
-    runner = FsmRunner(runtime, "n1", Recorder(), NodeLog(InmemStore()), lambda: None, notifier.fail)
-
-    def end():
-        runner._inbox._queue = queue
-        runner.stop()
-        runner.run()  # to its end
-
-    queue = runner._inbox._queue
-    runner._inbox._queue = Interrupted(queue, **{when: end})
-    future = ApplyFuture(runtime)
-    runner.committed([Log(1, 1)], [future])
-    notifier.stop()
-    notifier.run()  # which ends later, and tells the callers
-
-    assert type(future.exception(timeout=0)) is RaftShutdownError
-    assert future.exception(timeout=0).outcome_unknown is True
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_future_that_is_handed_over_while_the_notify_thread_ends_is_resolved(when):
-    runtime = ThreadRuntime()
-    notifier = Notifier(runtime, "n1")
-
-    def end():
-        notifier._inbox._queue = queue
-        notifier.stop()
-        notifier.run()
-
-    queue = notifier._inbox._queue
-    notifier._inbox._queue = Interrupted(queue, **{when: end})
-    future = RaftFuture(runtime)
-    notifier.resolve(future, "news")
-
-    assert future.result(timeout=0) == "news"
-
-
-class Pausing(RaftFuture):
-    """Lets another thread in right after a chosen attribute was set, or a callback was queued."""
-
-    at = ""
-    then = staticmethod(lambda: None)
-
-    def __setattr__(self, name, value):
-        super().__setattr__(name, value)
-        if name == type(self).at:
-            self._pause()
-
-    def _callback_queue(self):
-        queue = super()._callback_queue()
-        if type(self).at == "queue":
-            self._pause()
-        return queue
-
-    def _pause(self):
-        type(self).at = ""
-        type(self).then()
-
-
-@pytest.mark.parametrize("at", ["_result", "_exception", "_state"])
-def test_a_callback_that_is_added_at_any_point_of_the_finish_is_called_exactly_once(at):
-    future, called = Pausing(ThreadRuntime()), []
-    Pausing.at, Pausing.then = at, lambda: future.add_done_callback(called.append)
-    future.try_set_result("x")
-    assert called == [future]
-
-
-def test_a_finish_at_any_point_of_adding_a_callback_calls_it_exactly_once():
-    future, called = Pausing(ThreadRuntime()), []
-    Pausing.at, Pausing.then = "queue", lambda: future.try_set_result("x")
-    future.add_done_callback(called.append)
-    assert called == [future]
-
-
-def test_a_wait_that_begins_at_any_point_of_the_finish_is_woken():
-    for at in ("_result", "_exception", "_state"):
-        future = Pausing(ThreadRuntime())
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            waits = []
-
-            def begin(future=future, pool=pool, waits=waits):
-                waits.append(pool.submit(future.result, PATIENCE))
-                waits.append(pool.submit(concurrent.futures.wait, [future], PATIENCE))
-                eventually(lambda: future.done() or future.__dict__.get("_callbacks"), "it waits")
-
-            Pausing.at, Pausing.then = at, begin
-            future.try_set_result("x")
-            assert waits[0].result(PATIENCE) == "x"
-            assert waits[1].result(PATIENCE).done == {future}
-
-
-@pytest.mark.parametrize("first", ["result", "exception"])
-def test_of_two_that_finish_at_once_exactly_one_wins(first):
-    future, won = Pausing(ThreadRuntime()), []
-    succeed = partial(future.try_set_result, "x")
-    fail = partial(future.try_set_exception, FSMFailedError("y"))
-    one, other = (succeed, fail) if first == "result" else (fail, succeed)
-    Pausing.at, Pausing.then = "_result", lambda: won.append(other())
-
-    assert one() is True
-    assert won == [False]
-    assert (future.exception(timeout=0) is None) is (first == "result")
-
-
-def test_news_between_the_look_and_the_wait_wakes_the_waiter():
-    """wait_applied() looks, registers, looks again: what happens in between is not missed."""
-    raft = alone()
-    waiters = raft._node.context.fsm.applied
-    runtime = ThreadRuntime()
-
-    class Late:
-        def __getattr__(self, name):
-            return getattr(runtime, name)
-
-        def signal(self):
-            raft.apply(b"x").result(timeout=PATIENCE)
-            return runtime.signal()
-
-    index = raft.applied_index + 1
-    waiters._runtime = Late()
-    raft.wait_applied(index, timeout=PATIENCE)
-    raft.shutdown().result(timeout=PATIENCE)

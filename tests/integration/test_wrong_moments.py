@@ -591,9 +591,9 @@ def test_commands_that_wait_for_room_are_refused_when_their_leader_steps_down():
         leader = cluster.start().leader()
         cluster.write()
         cluster.lose_entries()  # heartbeats go through: it leads, and commits nothing
-        in_log = [leader.raft.apply(b"in the log", timeout=PATIENCE) for n in range(4)]
+        in_log = [leader.raft.apply(b"in the log %d" % n, timeout=PATIENCE) for n in range(4)]
         eventually(lambda: leader.raft.last_index - leader.raft.applied_index >= 4, "there is no room")
-        queued = [leader.raft.apply(b"queued", timeout=0) for n in range(4)]
+        queued = [leader.raft.apply(b"queued %d" % n, timeout=0) for n in range(4)]
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             waits = pool.submit(leader.raft.apply, b"waits", None)
             eventually(lambda: leader.raft._proposals._waiting, "one more waits for room")
