@@ -59,6 +59,7 @@ class NodeContext:
         self.rng: random.Random = runtime.random(f"election:{config.local_id}")
         self.leadership_news = Waiters(runtime)
         self.log = NodeLogger(logging.getLogger("pyraft"), {"state": state})
+        self.voted_at = 0.0  # when this server last gave its vote to another; main thread only
         self._rpc_lock = runtime.lock()
         self._waiting_rpc_bytes = 0
 

@@ -50,10 +50,10 @@ class VoteReceived:
 
 @dataclass(frozen=True, slots=True)
 class StandingHeard:
-    """A listed server said what it has on disk; None: it does not know the question."""
+    """A listed server said what it has on disk."""
 
     peer: str
-    standing: Standing | None
+    standing: Standing
 
 
 @dataclass(frozen=True, slots=True)

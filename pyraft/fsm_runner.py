@@ -16,7 +16,7 @@ from .fsm import FSM, BatchingFSM, ConfigurationStore
 from .futures import RaftFuture
 from .log import Log, LogType
 from .node_log import NodeLog
-from .runtime import Inbox, NotifyChannel, Runtime
+from .runtime import Inbox, Runtime
 from .waiting import Waiters
 
 _log = logging.getLogger(__name__)
@@ -31,8 +31,18 @@ class _Committed(NamedTuple):
     futures: Futures | None
 
 
-class _LookUp(NamedTuple):
-    """A poke: more is committed than was handed over; read it from the log."""
+class _LookUp:
+    """More is committed than was handed over: read it from the log, as far as ``target``.
+
+    The main thread may still raise the target until the FSM thread takes it.  The main thread
+    writes the target and then looks at ``taken``; the FSM thread does it the other way round.
+    """
+
+    __slots__ = ("taken", "target")
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.taken = False
 
 
 class _Stop:
@@ -70,9 +80,8 @@ class FsmRunner:
         self.stopping = False
         self.failure: BaseException | None = None
         self._fail_futures = fail
-        self._target = 0  # applies at least this far, reading what was not handed over
+        self._look_up: _LookUp | None = None  # the latest one, while nothing was queued behind it
         self._inbox: Inbox = runtime.inbox(f"{server_id}-fsm")
-        self._more = NotifyChannel(self._inbox, _LookUp())
         self._fsm = fsm
         self._fsm_log = log
         self._on_progress = on_progress
@@ -82,12 +91,18 @@ class FsmRunner:
 
     def committed(self, logs: Sequence[Log], futures: Futures | None = None) -> None:
         """Apply ``logs`` and resolve the future that belongs to each, where there is one."""
+        self._look_up = None  # one that waits must not reach into what stands behind it
         self._inbox.put(_Committed(logs, futures))
 
     def committed_up_to(self, index: int) -> None:
         """Apply everything up to ``index``, reading it from the log."""
-        self._target = max(self._target, index)  # main thread only writes
-        self._more.poke()
+        look_up = self._look_up
+        if look_up is not None:
+            look_up.target = index
+            if not look_up.taken:
+                return  # it will be read with the new target
+        self._look_up = _LookUp(index)
+        self._inbox.put(self._look_up)
 
     def stop(self) -> None:
         """Let the thread end after the entry that it is applying.  What waits is failed."""
@@ -114,8 +129,8 @@ class FsmRunner:
                 if isinstance(event, _Committed):
                     self._take_batch(event)
                 elif isinstance(event, _LookUp):
-                    self._more.clear()
-                    self._catch_up(self._target)
+                    event.taken = True
+                    self._catch_up(event.target)
                 self._on_progress()
                 self.applied.notify()
         except BaseException as error:
@@ -159,6 +174,7 @@ class FsmRunner:
             futures = (None,) * len(logs)
         if logs[0].index <= self.applied_index:  # committed_up_to() was faster
             skip = self.applied_index + 1 - logs[0].index
+            self._dispose(_Committed(logs[:skip], futures[:skip]))  # no future is dropped silently
             logs, futures = logs[skip:], futures[skip:]
         if logs and logs[0].index != self.applied_index + 1:
             raise CorruptStoreError(
@@ -189,6 +205,9 @@ class FsmRunner:
             elif log.type is LogType.CONFIGURATION:
                 self._configuration_committed(log, future)
             self.applied_index = log.index
+            self.applied.notify()
+            if not log.index & 63:
+                self._on_progress()
             if future is not None:
                 if error is not None:
                     future.try_set_exception(error)

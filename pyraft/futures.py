@@ -265,4 +265,5 @@ class ShutdownFuture(RaftFuture[None]):
         super()._wait(timeout)
         task = self._last_thread()
         if task is not None and self._runtime.must_not_wait() is None:
-            task.join(timeout)  # it has nothing left to do but return
+            # It has nothing left to do but return, unless a callback of this future keeps it.
+            task.join(1.0)

@@ -42,7 +42,7 @@ class Heartbeat:
         to_main: Callable[[Any], None],
         on_reachable: Callable[[], None],
     ) -> None:
-        """``on_reachable`` is called after the first success that follows failures."""
+        """``on_reachable`` is called when the peer is back: after failures, or without its log."""
         self._runtime = runtime
         self._config = config
         self._request = AppendEntriesRequest(header, session.leadership.term)
@@ -68,17 +68,18 @@ class Heartbeat:
 
     def _beat(self) -> None:
         session = self._session
+        holds = session.holds  # before the question, so that the answer cannot honestly be less
         sent_at = self._runtime.now()
         try:
             response = self._transport.call(session.peer, self._request, self._config.heartbeat_timeout)
         except RaftError:
             self._failures += 1
             return
-        if self._failures:
-            self._failures = 0
-            self._on_reachable()
         if not isinstance(response, AppendEntriesResponse):
             return
+        if self._failures or response.last_log < holds:
+            self._failures = 0
+            self._on_reachable()
         if response.term > session.leadership.term:
             self._to_main(HigherTermSeen(session, response.term))
         elif response.term == session.leadership.term:

@@ -147,6 +147,7 @@ class Node:
     def stop_unstarted(self) -> None:
         """End a server that has no threads yet."""
         self.context.enter(RaftState.SHUTDOWN)
+        self.context.fsm.stopping = True
         try:
             self.context.transport.close()
         finally:
@@ -154,6 +155,19 @@ class Node:
 
     def wait_stopped(self, timeout: float | None) -> bool:
         return self._stop_waiters.wait_until(lambda: self._stopped, timeout)
+
+    def why_no_leader(self) -> str:
+        """What to look at when no leader is known."""
+        state = self.context.state
+        if state.configuration.servers:
+            members = ", ".join(server.id for server in state.configuration.voters)
+            return f"are a majority of {members} running, and can they reach each other?"
+        if self._arrival is not None:
+            members = ", ".join(server.id for server in self._arrival.voters)
+            return f"its disk was empty, so it begins only after it has heard all of {members}: are they running?"
+        return (
+            "it knows no cluster: pass bootstrap= to open(), call bootstrap_cluster(), or add it to a cluster"
+        )
 
     @property
     def is_down(self) -> bool:

@@ -105,6 +105,11 @@ class NodeLog:
         except Exception as error:
             raise StorageError(f"the log store could not read entry {first}: {error}") from error
 
+    def is_in_memory(self, index: int) -> bool:
+        """Whether the entries from ``index`` to the end are in memory."""
+        recent = self._recent
+        return bool(recent) and recent[0].first <= index
+
     def recent(self, first: int, last: int) -> list[Log] | None:
         """Entries ``first`` to ``last`` if all of them are in memory, else None.  Never blocks."""
         recent = self._recent

@@ -30,7 +30,7 @@ from .log import Log, LogType
 from .logstore.base import LogStore, StableStore
 from .node import Node
 from .proposals import Proposal
-from .rules.election import Ballot
+from .rules.election import Ballot, has_promised
 from .runtime import ForkGuard, Runtime, ThreadRuntime
 from .snapshots.base import SnapshotStore
 from .state import BALLOT_KEY, RaftState, encode_ballot, load_ballot
@@ -129,10 +129,12 @@ class Raft:
             id: the server's name for life.
             fsm: your state machine.
             address: "host:port" to listen on; left out if ``transport`` is given.
-            bootstrap: the first members, id -> address, this server among them.  Used only
-                when the directory has no state yet.  The server then first asks the others
-                what they hold, because the directory may have been wiped: a server that
-                forgot its votes must not vote.
+            bootstrap: the first members, id -> address, this server among them.  Pass it at
+                every start.  It is used only when the directory has no state: the server then
+                first asks the others what they hold, because the directory may have been
+                wiped, and a server that forgot its votes must not vote.  Without it, a server
+                with an empty directory waits to be added to a cluster, and believes that it
+                never was part of one.
             config: settings; its ``local_id`` may be left out.
             advertise: the address that others use, if it is not ``address``.
             transport: one of your own, or a TcpTransport, instead of gRPC.
@@ -209,8 +211,8 @@ class Raft:
             WouldDeadlockError: called on one of the threads that it would wait for.
         """
         self._fork_guard.check(f"server {self._config.local_id}")
-        reason = self._runtime.must_not_wait()
-        if reason is not None and "asyncio" not in reason:
+        if self._runtime.on_own_thread():
+            reason = self._runtime.must_not_wait()
             raise WouldDeadlockError(
                 f"shutdown() here would wait for the very thread that calls it, because {reason}: call it from "
                 f"another thread"
@@ -345,7 +347,7 @@ class Raft:
         if not self._node.context.leadership_news.wait_until(known, timeout):
             raise TimeoutError(
                 f"{self._config.local_id} knows no leader after {timeout:g} s (term {self.term}, {self._state.role}): "
-                f"are a majority of {self._members()} running, and can they reach each other?"
+                f"{self._node.why_no_leader()}"
             )
         if not found:
             raise self._shut_down()
@@ -469,10 +471,6 @@ class Raft:
         error.__cause__ = self._node.failure
         return error
 
-    def _members(self) -> str:
-        servers = self._state.configuration.servers
-        return ", ".join(server.id for server in servers) or "the servers that were to be bootstrapped"
-
 
 class BarrierFuture(IndexFuture[Any]):
     """Resolves to the barrier's own index."""
@@ -505,8 +503,16 @@ def bootstrap_cluster(
 
 
 def has_existing_state(log_store: LogStore, stable_store: StableStore, snapshot_store: SnapshotStore) -> bool:
-    """Tell whether the stores belong to a server that has been part of a cluster."""
-    return load_ballot(stable_store).term > 0 or log_store.last_index() > 0 or len(snapshot_store.list()) > 0
+    """Tell whether the stores belong to a server that has been part of a cluster.
+
+    A bootstrap that was cut off between its two writes leaves term 1 and an empty log: that
+    is no state, and the bootstrap may be repeated.
+    """
+    return (
+        has_promised(load_ballot(stable_store))
+        or log_store.last_index() > 0
+        or len(snapshot_store.list()) > 0
+    )
 
 
 def _as_bytes(value: object) -> bytes:

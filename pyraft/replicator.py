@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 # way only if it is worth its own message.
 _WORTH_A_MESSAGE_ENTRIES = 64
 _WORTH_A_MESSAGE_BYTES = 32 * 1024
+_WINDOW_BYTES = 8 * 1024 * 1024
+"""No further request goes out once that much is on its way to one peer."""
 
 _POKED_BACK_OFF = 0.05  # seconds that a failing peer is left alone even when there is news
 _IDLE = 60.0  # seconds between looks when nothing can happen without a poke
@@ -45,7 +47,7 @@ class _Poked(NamedTuple):
 
 
 class _Reachable(NamedTuple):
-    """A heartbeat got through to a peer that had been failing."""
+    """A peer is back, after failures or without its log: ask it what it holds."""
 
 
 class _Stop(NamedTuple):
@@ -57,6 +59,7 @@ class _Sent(NamedTuple):
 
     request: AppendEntriesRequest
     at: float
+    size: int  # bytes of its entries
 
 
 class _Stream:
@@ -115,6 +118,7 @@ class Replicator:
         self._heard_at = 0.0  # when the peer's latest answer on the stream came
         self._stream: _Stream | None = None
         self._in_flight: deque[_Sent] = deque()
+        self._in_flight_bytes = 0
         self._round_trip = 0.001  # seconds; adapts
         self._unreachable_since: float | None = None
         self._said_it_lacks = False
@@ -126,7 +130,7 @@ class Replicator:
         self._news.poke()
 
     def peer_is_reachable(self) -> None:
-        """A heartbeat got through: no reason to wait any longer."""
+        """The peer is back: no reason to wait any longer, nor to trust an old stream."""
         self._inbox.put(_Reachable())
 
     def stop(self) -> None:
@@ -206,6 +210,8 @@ class Replicator:
                 if event.stream is self._stream:
                     self._failed(event.error)
                     self._back_to_probing()
+            elif isinstance(event, _Reachable):
+                self._back_to_probing()
             elif isinstance(event, _Stop):
                 return
             elif event is None:
@@ -259,24 +265,35 @@ class Replicator:
             request = self._build()
             if request is None:
                 return now + self._config.heartbeat_timeout / 10
-            if self._in_flight and not _is_worth_a_message(request.entries):
+            size = sum([len(entry.encoded) for entry in request.entries])
+            if (
+                self._in_flight
+                and len(request.entries) < _WORTH_A_MESSAGE_ENTRIES
+                and size < _WORTH_A_MESSAGE_BYTES
+            ):
                 oldest = self._in_flight[0].at
                 if now - oldest < self._round_trip:
                     return oldest + self._round_trip
-            self._send(request, now)
+            self._send(request, now, size)
         return None
 
     def _may_send_more(self, waiting: int, now: float) -> bool:
         if not self._in_flight:
             return True
-        if len(self._in_flight) >= self._config.max_inflight_appends:
+        if self._window_is_full():
             return False
         # Cheap look before reading: single small entries wait for the answer on its way.
         return waiting >= 2 or now - self._in_flight[0].at >= self._round_trip
 
+    def _window_is_full(self) -> bool:
+        return (
+            len(self._in_flight) >= self._config.max_inflight_appends
+            or self._in_flight_bytes >= _WINDOW_BYTES
+        )
+
     def _look_again_at(self, now: float) -> float:
         oldest = self._in_flight[0].at
-        if len(self._in_flight) >= self._config.max_inflight_appends or now - oldest >= self._round_trip:
+        if self._window_is_full() or now - oldest >= self._round_trip:
             return self._silent_since() + self._patience
         return oldest + self._round_trip
 
@@ -311,12 +328,13 @@ class Replicator:
             self._commit_due = now + randomized(self._config.commit_timeout, self._rng)
         return self._commit_due
 
-    def _send(self, request: AppendEntriesRequest, now: float) -> None:
+    def _send(self, request: AppendEntriesRequest, now: float, size: int = 0) -> None:
         stream = self._stream
         assert stream is not None and stream.pipeline is not None
-        sent = _Sent(request, now)
+        sent = _Sent(request, now, size)
         stream.unanswered.append(sent)  # first: the answer may be there before send() returns
         self._in_flight.append(sent)
+        self._in_flight_bytes += size
         self._next = request.prev_log_entry + len(request.entries) + 1
         self._commit_due = None
         try:
@@ -326,7 +344,7 @@ class Replicator:
             self._back_to_probing()
 
     def _on_reply(self, sent: _Sent, response: AppendEntriesResponse) -> None:
-        self._in_flight.popleft()
+        self._in_flight_bytes -= self._in_flight.popleft().size
         self._heard_at = self._runtime.now()
         self._round_trip += (self._runtime.now() - sent.at - self._round_trip) / 8
         if not self._go_on_after(sent.request, response):
@@ -341,6 +359,7 @@ class Replicator:
     def _close_stream(self) -> None:
         stream, self._stream = self._stream, None
         self._in_flight.clear()
+        self._in_flight_bytes = 0
         if stream is not None and stream.pipeline is not None:
             stream.pipeline.close()
 
@@ -400,6 +419,7 @@ class Replicator:
             self._failures = self._rejections = 0
             self._next = max(self._next, request.prev_log_entry + len(request.entries) + 1)
             self._commit_sent = max(self._commit_sent, request.leader_commit_index)
+            session.holds = request.prev_log_entry + len(request.entries)
         else:
             self._failures = 0 if response.no_retry_backoff else self._failures + 1
             self._rejections += 1
@@ -407,6 +427,9 @@ class Replicator:
                 request.prev_log_entry + 1, response.last_log, self._rejections
             )
             self._in_flight.clear()  # all of it stood on what was refused
+            self._in_flight_bytes = 0
+            self._commit_sent = min(self._commit_sent, self._next - 1)
+            session.holds = min(session.holds, self._next - 1)
         session.next_index = self._next
         return response.success
 
@@ -433,12 +456,3 @@ class Replicator:
             for_s = self._runtime.now() - self._unreachable_since
             _log.info("peer=%s is back for_s=%.1f [id=%s]", self._session.peer.id, for_s, self._header.id)
             self._unreachable_since = None
-
-
-def _is_worth_a_message(entries: Sequence[Log]) -> bool:
-    if len(entries) >= _WORTH_A_MESSAGE_ENTRIES:
-        return True
-    size = 0
-    for entry in entries:
-        size += len(entry.encoded)
-    return size >= _WORTH_A_MESSAGE_BYTES

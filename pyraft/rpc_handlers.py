@@ -27,7 +27,7 @@ from .messages import (
     StandingResponse,
 )
 from .rules.commitment import follower_commit_index
-from .rules.election import LogPosition, decide_vote, grants, may_be_heard, would_vote
+from .rules.election import LAST_TERM, LogPosition, decide_vote, grants, may_be_heard, would_vote
 from .rules.membership import is_grown_up
 from .rules.replication import count_already_stored, is_contiguous
 from .state import NodeState, RaftState
@@ -35,10 +35,6 @@ from .state import NodeState, RaftState
 # Texts that Go servers know.
 VERSION_TEXT = "operation not supported with current protocol version"
 UNEXPECTED_TEXT = "unexpected command"
-
-
-_FSM_BACKLOG = 16_384
-"""Most entries handed to an FSM that is behind; after that it is told how far to read."""
 
 
 def check_version(header: RpcHeader) -> UnsupportedProtocolError | None:
@@ -59,6 +55,8 @@ def answer_request(
     refusal = check_version(request.header)
     if refusal is not None:
         return refusal
+    if getattr(request, "term", 0) > LAST_TERM:
+        return TransportError("the term is beyond all bounds: this request is damaged")
     if isinstance(request, AppendEntriesRequest):
         return on_append_entries(node, request)
     if isinstance(request, RequestVoteRequest):
@@ -133,7 +131,7 @@ def on_request_vote(node: NodeContext, request: RequestVoteRequest) -> RequestVo
         state.save_ballot(ballot)
         granted = grants(ballot, candidate, request.term)
         if granted:
-            state.last_contact = node.runtime.now()  # give it time to win (§5.2)
+            node.voted_at = node.runtime.now()  # give it time to win (§5.2)
             if before != ballot:
                 node.log.info("voted for candidate=%s", candidate)
     return RequestVoteResponse(node.header, state.ballot.term, granted)
@@ -223,8 +221,9 @@ def _advance_commit(node: NodeContext, commit: int) -> None:
     first = state.commit_index + 1
     state.advance_commit(commit)
     logs = state.log.recent(first, commit)
-    if logs is None or first - node.fsm.applied_index > _FSM_BACKLOG:
-        node.fsm.committed_up_to(commit)  # it reads them later; memory must not grow with its backlog
+    if logs is None or not state.log.is_in_memory(node.fsm.applied_index + 1):
+        # Too far behind: it reads them later, so that memory does not grow with its backlog.
+        node.fsm.committed_up_to(commit)
     else:
         node.fsm.committed(logs)
     newborn = state.ballot.newborn

@@ -108,6 +108,10 @@ class Runtime(ABC):
     def lock(self) -> AbstractContextManager[Any]:
         """A new lock, to be held for a few instructions and never across a wait."""
 
+    def on_own_thread(self) -> bool:
+        """Whether the current thread is one that ``spawn`` started."""
+        return self.must_not_wait() is not None
+
     @abstractmethod
     def must_not_wait(self) -> str | None:
         """Why the current thread must not block on pyraft, or None if it may.
@@ -306,10 +310,13 @@ class ThreadRuntime(Runtime):
     def lock(self) -> AbstractContextManager[Any]:
         return threading.Lock()
 
+    def on_own_thread(self) -> bool:
+        return getattr(_current, "is_ours", False)
+
     def must_not_wait(self) -> str | None:
         if self._fork_guard.is_child:
             return "this is a forked child, and the server's threads stayed in its parent"
-        if getattr(_current, "is_ours", False):
+        if self.on_own_thread():
             return f"this is pyraft's own thread {threading.current_thread().name}"
         try:
             asyncio.get_running_loop()

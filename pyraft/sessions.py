@@ -40,15 +40,18 @@ class Session:
         contact: when the latest request was sent that the peer answered in our term.
             Written by the peer's two threads, read by the main thread for its lease.
         next_index: of the next entry to send; for people who look.
+        holds: what the peer acknowledged last on this session; it goes down when it refuses.
+            A peer that shows less has lost its log.
     """
 
-    __slots__ = ("_alive", "contact", "leadership", "match_index", "next_index", "peer")
+    __slots__ = ("_alive", "contact", "holds", "leadership", "match_index", "next_index", "peer")
 
     def __init__(self, peer: Server, leadership: Leadership, now: float, next_index: int) -> None:
         self.peer = peer
         self.leadership = leadership
         self.match_index = 0
         self.next_index = next_index
+        self.holds = 0
         self.contact = now  # a new leader gets one lease to reach its peers
         self._alive = True
 
@@ -61,7 +64,10 @@ class Session:
         self._alive = False
 
     def heard(self, sent_at: float) -> None:
-        """The peer answered, in our term, a request sent at ``sent_at``."""
+        """The peer answered, in our term, a request sent at ``sent_at``.
+
+        Two threads may do this at once; the loser costs the lease one heartbeat, no more.
+        """
         if sent_at > self.contact:
             self.contact = sent_at
 

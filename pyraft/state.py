@@ -13,7 +13,7 @@ from .errors import CorruptStoreError, LogNotFoundError, NodeFailedError, Storag
 from .log import Log, LogType
 from .logstore.base import LogStore, StableStore
 from .node_log import NodeLog
-from .rules.election import Ballot, Newborn
+from .rules.election import LAST_TERM, Ballot, Newborn
 from .rules.membership import Configurations
 
 BALLOT_KEY = b"Ballot"
@@ -87,11 +87,13 @@ class NodeState:
             raise StorageError(f"the stable store could not save term {ballot.term}: {error}") from error
         if ballot.term > self.ballot.term:
             self.leader = None  # nobody is known to lead the new term
+        if ballot.term > self.ballot.term:
+            self.leader = None  # it led an earlier term
         self.ballot = ballot
 
     def adopt_term(self, term: int) -> None:
         """Enter ``term`` if it is above ours, with an unspent vote (§5.1)."""
-        if term > self.ballot.term:
+        if self.ballot.term < term <= LAST_TERM:
             self.save_ballot(self.ballot.at_term(term))
 
     def take_configurations(self, logs: list[Log]) -> None:

@@ -11,9 +11,15 @@ from __future__ import annotations
 
 from ..configuration import Configuration, Server
 from ..context import NodeContext
-from ..errors import NodeFailedError, RaftError, TransportError, UnsupportedProtocolError
+from ..errors import RaftError, TransportError, UnsupportedProtocolError
 from ..events import BootstrapRequested, NodeFailed, ProposalsWaiting, StandingHeard, StopRequested
-from ..messages import StandingRequest, StandingResponse
+from ..messages import (
+    RequestPreVoteRequest,
+    RequestPreVoteResponse,
+    Response,
+    StandingRequest,
+    StandingResponse,
+)
 from ..rpc_handlers import on_standing
 from ..rules.membership import Standing, ballot_on_arrival, others_to_hear
 from ..rules.timing import back_off
@@ -33,7 +39,7 @@ class Arrival:
         self._node = node
         self._configuration = configuration
         self._voters = {server.id for server in configuration.voters} | {node.id}
-        self._heard: dict[str, Standing | None] = {}
+        self._heard: dict[str, Standing] = {}
         self._errors: dict[str, str] = {}  # why those that were not heard did not answer, by the latest try
         self._over: list[Signal] = []
 
@@ -104,20 +110,8 @@ class Arrival:
             failures = 0
             while True:
                 try:
-                    got = node.transport.call(
-                        server, StandingRequest(node.header), node.config.election_timeout
-                    )
-                    assert isinstance(got, StandingResponse)
-                    node.inbox.put(StandingHeard(server.id, Standing(got.term, got.last_log)))
+                    node.inbox.put(StandingHeard(server.id, self._standing_of(server)))
                     return
-                except UnsupportedProtocolError:
-                    node.log.warning(
-                        "peer=%s cannot say what it holds (not a pyraft server?): counted as heard", server.id
-                    )
-                    node.inbox.put(StandingHeard(server.id, None))
-                    return
-                except NodeFailedError:
-                    raise
                 except RaftError as error:
                     self._errors[server.id] = str(error)  # read by main; one assignment
                     failures += 1
@@ -125,6 +119,30 @@ class Arrival:
                     return
 
         node.spawn(f"ask-{server.id}", ask)
+
+    def _standing_of(self, server: Server) -> Standing:
+        """Ask ``server`` once.  On a thread of its own.
+
+        Raises:
+            TransportError: no answer, or somebody else's.
+        """
+        node = self._node
+        patience = node.config.election_timeout
+        answer: Response
+        try:
+            answer = node.transport.call(server, StandingRequest(node.header), patience)
+        except UnsupportedProtocolError:
+            # A Go server, or some other program that has the port: only the former knows this
+            # question, which changes nothing (a pre-vote in term 0 is always refused).
+            answer = node.transport.call(server, RequestPreVoteRequest(node.header, 0, 0, 0), patience)
+            node.log.warning("peer=%s cannot say what it holds (not a pyraft server?)", server.id)
+        if not isinstance(answer, StandingResponse | RequestPreVoteResponse):
+            raise TransportError(f"{server.id} at {server.address} answered something else")
+        if answer.header.id != server.id:
+            raise TransportError(
+                f"{answer.header.id or 'a nameless server'} answers at {server.address}, where {server.id} should be"
+            )
+        return Standing(answer.term, answer.last_log if isinstance(answer, StandingResponse) else None)
 
     def _say_who_is_missing(self, needed: int) -> None:
         heard = self._voters & self._heard.keys()

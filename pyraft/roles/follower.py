@@ -20,6 +20,7 @@ from ..events import (
 )
 from ..log import Log, LogType
 from ..messages import TimeoutNowRequest
+from ..rules.election import has_promised
 from ..rules.timing import randomized
 from ..state import RaftState
 from ..transport.base import IncomingRpc
@@ -82,7 +83,7 @@ class Follower:
     def _election_at(self) -> float:
         """Drawn patience after the latest contact; a vote we granted counts as one (§5.2)."""
         heard = self._node.state.last_contact
-        return max(self._since, heard or 0.0) + self._patience
+        return max(self._since, heard or 0.0, self._node.voted_at) + self._patience
 
     def _draw_patience(self) -> None:
         self._patience = randomized(self._node.config.heartbeat_timeout, self._node.rng)
@@ -130,12 +131,14 @@ class Follower:
             node.notifier.fail([event.future], lambda error=error: error)  # type: ignore[misc]
             return
         if not event.configuration.is_voter(node.id):
-            text = f"{node.id} is not a voter of the configuration: bootstrap on one that is"
+            text = f"{node.id} is not a voter of the configuration: bootstrap on a server that is one"
             node.notifier.fail([event.future], lambda: NotVoterError(text))
             return
-        if state.ballot.term or state.log.last.index:
+        if has_promised(state.ballot) or state.log.last.index:
             refuse_bootstrap(
-                node, event, f"{node.id} has state already: bootstrap only works on new clusters"
+                node,
+                event,
+                f"{node.id} has state already: start it without bootstrapping, or give it an empty directory",
             )
             return
         try:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ..configuration import Server
 from ..context import NodeContext
-from ..errors import LeadershipLostError, NodeFailedError
+from ..errors import LeadershipLostError, NodeFailedError, TransportError
 from ..events import (
     BootstrapRequested,
     HigherTermSeen,
@@ -37,7 +37,7 @@ from ..rules.timing import lease_ends_at
 from ..sessions import Leadership, Session
 from ..state import RaftState
 from ..transport.base import IncomingRpc
-from .base import Next, RoleName, accept_timeout_now, answer, raise_failure, refuse_bootstrap
+from .base import Next, RoleName, answer, raise_failure, refuse_bootstrap
 
 _SHORTEST_LEASE_CHECK = 0.01  # seconds
 
@@ -47,7 +47,6 @@ class _Batch(NamedTuple):
 
     logs: Sequence[Log]
     futures: Sequence[RaftFuture[Any] | None]
-    size: int
 
     @property
     def last(self) -> int:
@@ -180,7 +179,7 @@ class Leader:
         """
         node = self._node
         size = sum([len(log.encoded) for log in logs])
-        self._in_flight.append(_Batch(logs, futures, size))
+        self._in_flight.append(_Batch(logs, futures))
         self._taken = []
         self._unapplied.append((logs[-1].index, size))
         self._unapplied_bytes += size
@@ -250,9 +249,9 @@ class Leader:
             batch = self._in_flight.popleft()
             if batch.last > commit:
                 count = commit + 1 - batch.logs[0].index
-                rest = _Batch(batch.logs[count:], batch.futures[count:], 0)
+                rest = _Batch(batch.logs[count:], batch.futures[count:])
                 self._in_flight.appendleft(rest)
-                batch = _Batch(batch.logs[:count], batch.futures[:count], 0)
+                batch = _Batch(batch.logs[:count], batch.futures[:count])
             logs.extend(batch.logs)
             futures.extend(batch.futures)
         if logs:
@@ -295,7 +294,8 @@ class Leader:
                 node.log.error("another leader of our own term: id=%s", request.header.id)
             return Next(RoleName.FOLLOWER, carry=rpc)
         if isinstance(request, TimeoutNowRequest):
-            return accept_timeout_now(node, rpc) if request.header.id != node.id else None
+            rpc.respond(TransportError(f"{node.id} leads: nobody but itself could tell it to stand"))
+            return None
         answer(node, rpc)
         if node.state.ballot.term > self._leadership.term:
             node.log.info("stepping down: a vote was asked for in a later term")

@@ -26,6 +26,9 @@ class LogPosition:
 
 START_OF_LOG = LogPosition(0, 0)
 
+LAST_TERM = 2**62
+"""No cluster gets there; a higher one is damage, and adopting it would end all elections."""
+
 
 @dataclass(frozen=True, slots=True)
 class Newborn:
@@ -55,6 +58,14 @@ class Ballot:
 
     def voting_for(self, candidate: str) -> Ballot:
         return Ballot(self.term, candidate, self.newborn)
+
+
+def has_promised(ballot: Ballot) -> bool:
+    """Whether a server with this ballot may have promised anything to anybody.
+
+    Term 1 without a vote is what a bootstrap writes before its first entry.
+    """
+    return ballot.term > 1 or ballot.voted_for is not None or ballot.newborn is not None
 
 
 def may_be_heard(

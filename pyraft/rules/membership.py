@@ -43,10 +43,17 @@ class Configurations:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a peer has on disk, as it said itself; None for a peer that cannot say."""
+    """What a peer has on disk, as it said itself.
+
+    ``last_log`` is None for a peer that cannot say it (a Go server); its term it can.
+    """
 
     term: int
-    last_log: int
+    last_log: int | None
+
+
+UNKNOWN_TARGET = 2**62
+"""The target of a newborn that does not know how long the others' logs are."""
 
 
 def others_to_hear(voters: int) -> int:
@@ -64,7 +71,7 @@ def others_to_hear(voters: int) -> int:
     return voters - 1
 
 
-def ballot_on_arrival(own: Ballot, own_id: str, heard: Mapping[str, Standing | None]) -> tuple[Ballot, bool]:
+def ballot_on_arrival(own: Ballot, own_id: str, heard: Mapping[str, Standing]) -> tuple[Ballot, bool]:
     """Decide how a server with an empty disk begins: (ballot to save, whether to bootstrap).
 
     The disk may have been wiped.  Whoever a promise was made to in a former life is among
@@ -77,13 +84,18 @@ def ballot_on_arrival(own: Ballot, own_id: str, heard: Mapping[str, Standing | N
     * Otherwise it bootstraps, with its vote of the highest term spent, because it may have
       given that vote before.
     """
-    standings = [standing for standing in heard.values() if standing is not None]
-    term = max([own.term, 1, *(s.term for s in standings)])
-    last = max([0, *(s.last_log for s in standings)])
+    term = max([own.term, 1, *(s.term for s in heard.values())])
+    last = max([0, *(_last_log(s) for s in heard.values())])
     if last > 1:
         # Its vote of that term counts as spent too: once grown up it could give it twice.
         return Ballot(term, own_id, Newborn(term, last)), False
     return Ballot(term, own_id), True
+
+
+def _last_log(standing: Standing) -> int:
+    if standing.last_log is not None:
+        return standing.last_log
+    return UNKNOWN_TARGET if standing.term > 1 else 0  # beyond term 1 there were elections
 
 
 def is_grown_up(newborn: Newborn, commit_index: int, commit_term: int) -> bool:

@@ -48,6 +48,7 @@ from .sim_policies import Policy
 from .sim_runtime import Group, Scheduler, SimClock, SimRuntime, SimSignal, SimulationError, one_cpu
 
 _SLICE = 0.01  # virtual seconds between two looks at a condition
+_CALM = 3.0  # virtual seconds in which clients go on after the faults have ended
 
 FsmFactory = Callable[[], FSM]
 
@@ -263,6 +264,8 @@ class SimCluster:
         self.thaw(server)
         server.disk.crash()
         self.scheduler.kill(server.group)
+        if not power_loss:
+            self.network.process_died(server.address)
         for caller in list(server.callers):
             caller.happen()
         server.callers.clear()
@@ -417,6 +420,8 @@ class SimCluster:
         try:
             self.stop_faults()
             self.judge.check_liveness(liveness)
+            if self._clients:
+                self.run(_CALM)
             self.stop_clients()
             self.judge.check_equal_states(liveness)
             self.check_history()

@@ -87,6 +87,8 @@ class Judge:
         self._cluster = cluster
         self._seen: dict[str, _Seen] = {}
         self._leaders: dict[int, str] = {}
+        self._votes: dict[tuple[int, str], dict[str, None]] = {}  # (term, candidate) -> voters
+        self.is_calm = False  # nothing is wrong any more: commands must succeed
         self._logs: dict[tuple[int, int], bytes] = {}  # (index, term) -> chain
         self.committed: list[tuple[bytes, int]] = [(_EMPTY, 0)]
         self._entries: dict[int, Log] = {}  # the committed entries
@@ -160,7 +162,9 @@ class Judge:
             self._broken("I5", f"{server.id} applied {log!r} where {expected!r} is committed")
 
     def answered(self, command: bytes, outcome: Outcome) -> None:
-        """I11: a client was told that its command was applied at an index."""
+        """I11: a client was told that its command was applied at an index.  I14: it was told something."""
+        if self.is_calm and type(outcome.error) is TimeoutError:
+            self._broken("I14", f"nothing is wrong, but {command!r} got no answer: {outcome.error}")
         if outcome.error is not None or not outcome.index:
             return
         entry = self._entries.get(outcome.index)
@@ -253,6 +257,8 @@ class Judge:
             self._broken("I7", f"{server} goes back from term {before.term} to {ballot.term}")
         if ballot.term == before.term and before.voted_for not in (None, ballot.voted_for):
             self._broken("I7", f"{server} changes its vote of term {ballot.term} from {before.voted_for}")
+        if ballot.voted_for is not None:
+            self._votes.setdefault((ballot.term, ballot.voted_for), {})[server] = None
         seen.ballot = ballot
 
     def _leads(self, server: SimServer, term: int) -> None:
@@ -264,6 +270,9 @@ class Judge:
             return
         seen.led_in = term
         self._reached("leader elected")
+        voters = self._votes.get((term, server.id), {})
+        if len(voters) < majority(len(self._cluster.configuration.voters)):
+            self._broken("I1", f"{server.id} leads term {term}, and only {list(voters)} voted for it")
         last = len(self.committed) - 1
         while last and self.committed[last][1] >= term:
             last -= 1
@@ -362,6 +371,7 @@ class Judge:
             if leader is not None and leader.raft is not None:
                 try:
                     leader.raft.barrier(1.0).result(2.0)
+                    self.is_calm = True
                     return
                 except (RaftError, TimeoutError):
                     pass

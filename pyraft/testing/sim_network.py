@@ -98,6 +98,14 @@ class SimNetwork:
             return False
         return (src, dst) not in self._one_way
 
+    def process_died(self, address: str) -> None:
+        """Its machine resets the connections to it; after a power cut nobody does."""
+        for transport in self._transports.values():
+            for reset in transport.connections_to(address):
+                seconds = self.tells_of_break()
+                if seconds is not None and self.reachable(address, transport.local_address):
+                    self.scheduler.call_at(self.scheduler.time + seconds, reset)
+
     # -- for the transports ----------------------------------------------------------------------
 
     def join(self, transport: SimTransport) -> None:
@@ -244,6 +252,15 @@ class SimTransport(Transport):
         request = method.decode_request(payload)
         handler.receive(IncomingRpc(request, partial(respond, request), len(payload), is_abandoned))
 
+    def connections_to(self, address: str) -> list[Callable[[], None]]:
+        """What resets each connection that this end has to ``address``."""
+        reason = "the connection was reset"
+        resets: list[Callable[[], None]] = [
+            partial(call.finish, TransportError(reason)) for call in self._calls if call.dst == address
+        ]
+        resets += [partial(stream.break_off, reason) for stream in self._streams if stream.dst == address]
+        return resets
+
     def forget_stream(self, stream: _Stream) -> None:
         """The stream has ended."""
         self._streams.pop(stream, None)
@@ -275,24 +292,24 @@ class _Call:
         self._source = source
         self._network = source.network
         self._src = source.local_address
-        self._dst = dst
+        self.dst = dst
         self._method = method
         self._payload = b""
 
     def send(self, request: Request) -> None:
         self._payload = self._method.encode_request(request)
         for watcher in self._network.watchers:
-            watcher.request_sent(self._src, self._dst, request)
-        self._network.carry(self._src, self._dst, self._payload, self._arrive)
+            watcher.request_sent(self._src, self.dst, request)
+        self._network.carry(self._src, self.dst, self._payload, self._arrive)
 
     def _arrive(self) -> None:
-        target = self._network.serving(self._dst)
+        target = self._network.serving(self.dst)
         if target is None:
             refused = TransportError("nobody serves there")
-            self._network.carry(self._dst, self._src, b"", partial(self.finish, refused))
+            self._network.carry(self.dst, self._src, b"", partial(self.finish, refused))
             return
         target.runtime.scheduler.spawn(
-            f"net-{self._dst}-from-{self._src}",
+            f"net-{self.dst}-from-{self._src}",
             partial(
                 target.receive, self._src, self._method, self._payload, self._respond, self._is_abandoned
             ),
@@ -302,7 +319,7 @@ class _Call:
 
     def _is_abandoned(self) -> bool:
         # The news that a caller has given up takes the same way as everything else.
-        return self.given_up and self._network.reachable(self._src, self._dst)
+        return self.given_up and self._network.reachable(self._src, self.dst)
 
     def _respond(self, request: Request, answer: Answer) -> None:
         scheduler = self._network.scheduler
@@ -310,12 +327,12 @@ class _Call:
         is_error, payload = _encode_answer(self._method, answer)
         if not isinstance(answer, RaftError):
             for watcher in self._network.watchers:
-                watcher.response_sent(self._dst, self._src, request, answer)
+                watcher.response_sent(self.dst, self._src, request, answer)
 
         def arrive() -> None:
             self.finish(_decode_answer(self._method, is_error, payload))
 
-        self._network.carry(self._dst, self._src, payload, arrive)
+        self._network.carry(self.dst, self._src, payload, arrive)
         scheduler.switch()
 
     def finish(self, outcome: Answer) -> None:
@@ -396,6 +413,7 @@ class _Stream(AppendPipeline):
         on_error: Callable[[RaftError], None],
     ) -> None:
         self._source = source
+        self.dst = peer.address
         self._peer = peer
         self._on_reply = on_reply
         self._on_error = on_error

@@ -164,6 +164,9 @@ class GrpcTransport(Transport):
                 raise TransportError(f"the transport at {self._address} is closed")
             self._handler = handler
         self._server.start()
+        if self._closed:  # meanwhile; then close() came before there was anything to stop
+            self._server.stop(None)
+            raise TransportError(f"the transport at {self._address} is closed")
 
     def call(self, peer: Server, request: Request, timeout: float) -> Response:
         method = METHODS[type(request)]

@@ -235,6 +235,8 @@ class InmemTransport(Transport):
 
         def arrive() -> None:
             nonlocal target
+            if call.outcome is not None:
+                return  # the caller has gone
             target = self._network._serving(peer.address)
             if target is None:
                 call.fail("nobody serves there")
@@ -406,7 +408,8 @@ class _InmemPipeline(AppendPipeline):
 
     def close(self) -> None:
         self._end()
-        self._slots.clear()
+        with self._lock:
+            self._slots.clear()
 
     def fail(self, reason: str) -> None:
         """Break the stream; what was answered before is still delivered first."""

@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 
 from pyraft.rules.election import Ballot, Newborn
-from pyraft.rules.membership import Standing, ballot_on_arrival, is_grown_up, others_to_hear
+from pyraft.rules.membership import UNKNOWN_TARGET, Standing, ballot_on_arrival, is_grown_up, others_to_hear
 
 SIZES = range(1, 8)
 
@@ -57,9 +57,12 @@ def test_where_somebody_is_past_the_bootstrap_entry_it_begins_as_a_newborn():
     assert ballot == Ballot(4, "s1", Newborn(term=4, target=40))
 
 
-def test_a_peer_that_cannot_say_is_heard_and_tells_nothing():
-    assert arrives(None, Standing(3, 9)) == (Ballot(3, "s1", Newborn(3, 9)), False)
-    assert arrives(None, None) == (Ballot(1, "s1"), True)
+def test_a_peer_that_cannot_say_what_it_holds_still_says_by_its_term_whether_there_were_elections():
+    assert arrives(Standing(1, None), Standing(0, None)) == (Ballot(1, "s1"), True)
+    assert arrives(Standing(3, None), Standing(3, 9)) == (
+        Ballot(3, "s1", Newborn(3, UNKNOWN_TARGET)),
+        False,
+    )
 
 
 def test_a_server_that_is_alone_begins_at_once():
