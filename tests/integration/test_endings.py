@@ -80,6 +80,7 @@ def test_shutdown_resolves_what_the_fsm_has_what_the_log_has_and_what_still_wait
         stopped = raft.shutdown()
         # Those that are in no log are told so before the FSM returns.
         assert error_of(futures[-1]).outcome_unknown is False
+        eventually(lambda: raft._node.context.fsm.stopping, "the end has come to the FSM's thread")
         fsm.gate.set()
         stopped.result(timeout=PATIENCE)
 

@@ -586,7 +586,7 @@ def test_a_follower_refuses_and_names_the_leader():
 
 def test_commands_that_wait_for_room_are_refused_when_their_leader_steps_down():
     """The room would come from the FSM, and on a leader without a quorum the FSM has nothing to do."""
-    settings = config(max_uncommitted_entries=4, max_proposals=4)
+    settings = config(1.0, max_uncommitted_entries=4, max_proposals=4)
     with Cluster(settings=settings) as cluster:
         leader = cluster.start().leader()
         cluster.write()
