@@ -56,8 +56,7 @@ class NodeLog:
         self._recent_count = 0  # entries and bytes in there; main thread only
         self._recent_size = 0
         self._unwritten: Sequence[Log] = ()
-        self.first_index = store.first_index()
-        last_index = store.last_index()
+        self.first_index, last_index = self._ends()
         if last_index and not 0 < self.first_index <= last_index:
             raise CorruptStoreError(
                 f"the log store says its first entry is {self.first_index} and its last {last_index}: "
@@ -65,7 +64,15 @@ class NodeLog:
             )
         self.last = START_OF_LOG
         if last_index:
-            self.last = LogPosition(self._store_get(last_index).term, last_index)
+            self.last = LogPosition(self.stored(last_index).term, last_index)
+
+    def _ends(self) -> tuple[int, int]:
+        try:
+            return self._store.first_index(), self._store.last_index()
+        except NodeFailedError:
+            raise
+        except Exception as error:
+            raise StorageError(f"the log store cannot say where it begins and ends: {error}") from error
 
     # -- any thread ----------------------------------------------------------------------
 
@@ -82,7 +89,7 @@ class NodeLog:
             if chunk.first <= index < chunk.end:
                 return chunk.logs[index - chunk.first].term
         try:
-            return self._store_get(index).term
+            return self.stored(index).term
         except LogNotFoundError:
             return None
 
@@ -177,7 +184,13 @@ class NodeLog:
         if drop:
             self._recent = recent[drop:]
 
-    def _store_get(self, index: int) -> Log:
+    def stored(self, index: int) -> Log:
+        """The entry at ``index`` as the store has it.
+
+        Raises:
+            LogNotFoundError: there is none.
+            StorageError: the store cannot read it.
+        """
         try:
             return self._store.get_log(index)
         except (LogNotFoundError, NodeFailedError):

@@ -87,7 +87,7 @@ def on_append_entries(
         return _append_reply(node, success=False)
     state.adopt_term(request.term)
     node.heard_leader(request)
-    if not is_contiguous(request.prev_log_entry, request.entries):
+    if not is_contiguous(request.prev_log_entry, request.prev_log_term, request.entries, request.term):
         return TransportError("the entries do not follow each other: this request is damaged")
 
     if not _holds_prev(state, request):  # step 2

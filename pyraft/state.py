@@ -176,7 +176,7 @@ def _read_configurations(store: LogStore, log: NodeLog) -> Configurations:
     indexes = getattr(store, "configuration_indexes", None)
     for index in indexes() if indexes else range(log.first_index, log.last.index + 1):
         try:
-            entry = store.get_log(index)
+            entry = log.stored(index)
         except LogNotFoundError:
             continue  # a gap, which some stores may have
         if entry.type is LogType.CONFIGURATION:

@@ -10,14 +10,17 @@ from collections.abc import Callable, Sequence
 from ..log import Log
 
 
-def is_contiguous(prev_log_entry: int, entries: Sequence[Log]) -> bool:
-    """Tell whether ``entries`` follow ``prev_log_entry`` without a gap and in order of terms."""
-    expected, term = prev_log_entry + 1, 0
+def is_contiguous(prev_log_entry: int, prev_log_term: int, entries: Sequence[Log], leader_term: int) -> bool:
+    """Tell whether ``entries`` follow the entry before them without a gap and in order of terms.
+
+    No leader has entries of a later term than its own.
+    """
+    expected, term = prev_log_entry + 1, prev_log_term
     for entry in entries:
         if entry.index != expected or entry.term < term:
             return False
         expected, term = expected + 1, entry.term
-    return True
+    return term <= leader_term
 
 
 def count_already_stored(

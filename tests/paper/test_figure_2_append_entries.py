@@ -194,8 +194,10 @@ def test_step_4_entries_that_do_not_follow_each_other_are_refused_whole(torn):
 
 
 def test_terms_never_fall_along_a_log():
-    assert is_contiguous(0, entries("1123"))
-    assert not is_contiguous(0, entries("121"))
+    assert is_contiguous(0, 0, entries("1123"), 3)
+    assert not is_contiguous(0, 0, entries("121"), 3)
+    assert not is_contiguous(2, 2, entries("1", first=3), 3)  # earlier than the one before it
+    assert not is_contiguous(0, 0, entries("14"), 3)  # later than its leader
 
 
 # -- step 5: commitIndex = min(leaderCommit, index of last new entry) --
