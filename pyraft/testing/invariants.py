@@ -23,8 +23,10 @@ that a server publishes.  Each check costs the same however long the run is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from ..errors import CorruptStoreError, FSMFailedError, RaftError, StorageError
 from ..log import Log, LogType
@@ -45,6 +47,21 @@ if TYPE_CHECKING:
     from .cluster import Outcome, SimCluster, SimServer
 
 
+def _undisturbed(method: Callable[Concatenate[Judge, P], None]) -> Callable[Concatenate[Judge, P], None]:
+    """``method``, in one step even where the simulation switches between lines of production code."""
+
+    @wraps(method)
+    def call(judge: Judge, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        scheduler = judge._cluster.scheduler
+        before, scheduler.undisturbed = scheduler.undisturbed, True
+        try:
+            method(judge, *args, **kwargs)
+        finally:
+            scheduler.undisturbed = before
+
+    return call
+
+
 class Violation(AssertionError):
     """A promise is broken; ``promise`` names it."""
 
@@ -54,6 +71,8 @@ class Violation(AssertionError):
 
 
 _EMPTY = b""
+
+P = ParamSpec("P")
 
 
 def _chain(before: bytes, log: Log) -> bytes:
@@ -96,11 +115,13 @@ class Judge:
 
     # -- what the cluster tells ------------------------------------------------------------------
 
+    @_undisturbed
     def starting(self, server: SimServer) -> None:
         """A new incarnation begins: commit and applied index begin anew."""
         seen = self._of(server.id)
         seen.commit = seen.applied = 0
 
+    @_undisturbed
     def crashing(self, server: SimServer) -> None:
         """An incarnation is about to die."""
         self.check_failure(server)
@@ -119,6 +140,7 @@ class Judge:
         seen = self._of(server.id)
         return not seen.is_damaged and seen.ballot.newborn is None and seen.ballot.term > 0
 
+    @_undisturbed
     def disk_wiped(self, server: str) -> None:
         """Its disk is empty now; what it held still counts as having been on a majority."""
         for other in self._cluster.servers.values():
@@ -128,6 +150,7 @@ class Judge:
         self._seen[server].former_chain = former
         self._reached("disk wiped")
 
+    @_undisturbed
     def disk_changed(self, server: str, transaction: Transaction) -> None:
         """I2, I3, I7, I9: the log and the ballot on a disk have changed."""
         self._disk_changed(self._cluster.servers[server], transaction)
@@ -144,6 +167,7 @@ class Judge:
             if key == BALLOT_KEY:
                 self._voted(server.id, seen, load_ballot(_Values(transaction)))
 
+    @_undisturbed
     def applied(self, server: SimServer, log: Log) -> None:
         """I5: an FSM was given ``log``."""
         self._look(server)
@@ -161,6 +185,7 @@ class Judge:
         elif expected.encoded != log.encoded:
             self._broken("I5", f"{server.id} applied {log!r} where {expected!r} is committed")
 
+    @_undisturbed
     def answered(self, command: bytes, outcome: Outcome) -> None:
         """I11: a client was told that its command was applied at an index.  I14: it was told something."""
         if self.is_calm and type(outcome.error) is TimeoutError:
@@ -175,6 +200,7 @@ class Judge:
 
     # -- the network -----------------------------------------------------------------------------
 
+    @_undisturbed
     def request_sent(self, src: str, dst: str, request: Request) -> None:
         """I1, I4, I6, I8: a server speaks."""
         server = self._at(src)
@@ -190,6 +216,7 @@ class Judge:
                     "I8", f"{server.id} asks for votes in term {request.term}, but its disk says {ballot}"
                 )
 
+    @_undisturbed
     def response_sent(self, src: str, dst: str, request: Request, response: Response) -> None:
         """I8: what an answer promises must be on disk."""
         server = self._at(src)

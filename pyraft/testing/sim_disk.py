@@ -129,7 +129,10 @@ class SimDisk:
 
     def commit(self, transaction: Transaction) -> None:
         """Make ``transaction`` durable, now."""
+        scheduler = self._scheduler
+        before, scheduler.undisturbed = scheduler.undisturbed, True
         self._apply(transaction)
+        scheduler.undisturbed = before
         self.counts["commits"] += 1
         for watcher in self.watchers:
             watcher.disk_changed(self.server, transaction)
@@ -195,14 +198,18 @@ class SimDisk:
         for log in transaction.logs:
             encoded, index = log.encoded, log.index
             self._entries[index] = _RECORD.pack(index, zlib.crc32(encoded, index)) + encoded
-            if log.type is LogType.CONFIGURATION and index not in self._configurations:
-                self._configurations.append(index)
         if transaction.logs:
+            self._index_configurations(transaction.logs)
             first, last = transaction.logs[0].index, transaction.logs[-1].index
             self._first = min(self._first or first, first)
             self._last = max(self._last, last)
         for key, value in transaction.values:
             self._values[key] = value
+
+    def _index_configurations(self, logs: Sequence[Log]) -> None:
+        kept = set(self._configurations).difference(log.index for log in logs)
+        kept.update(log.index for log in logs if log.type is LogType.CONFIGURATION)
+        self._configurations = sorted(kept)
 
 
 class SimStore(LogStore, StableStore):
@@ -307,5 +314,5 @@ def _describe(transaction: Transaction) -> str:
     if transaction.logs:
         first, last = transaction.logs[0], transaction.logs[-1]
         parts.append(f"append {first.index}..{last.index} of term {first.term}..{last.term}")
-    parts += [f"set {key.decode()}" for key, _ in transaction.values]
+    parts += [f"set {key!r}" for key, _ in transaction.values]
     return ", ".join(parts)

@@ -227,6 +227,8 @@ class Scheduler:
         digest: of everything that was decided; equal runs have equal digests.
         current: the task that runs.
         failure: the first thing that went wrong; the driver raises it.
+        undisturbed: True while the simulation's own code uses production code, which then is not
+            interrupted between its lines.
         events: the latest things that happened, for people who read a failure.
     """
 
@@ -244,6 +246,7 @@ class Scheduler:
         self.steps = 0
         self.digest = seed & _MASK
         self.failure: BaseException | None = None
+        self.undisturbed = False
         self.events: deque[tuple[Any, ...]] = deque(maxlen=keep_events)
         self.world = Group("world")
         self.policy = RandomPolicy() if policy is None else policy
@@ -473,6 +476,7 @@ class Scheduler:
 
     def _fire_due(self) -> None:
         timers, now = self._timers, self.time
+        before, self.undisturbed = self.undisturbed, True
         while timers and timers[0][0] <= now:
             _, _, what, serial = heapq.heappop(timers)
             if serial < 0:
@@ -484,6 +488,7 @@ class Scheduler:
                 what.timed_out = True
                 what.parked = False
                 self._make_runnable(what)
+        self.undisturbed = before
 
     def _make_runnable(self, task: SimTask) -> None:
         if task is self._driver:
@@ -523,7 +528,12 @@ def _line_tracer(scheduler: Scheduler, probability: float) -> Callable[..., Any]
     untouched = {"__str__", "__repr__", "process"}
 
     def on_line(frame: FrameType, event: str, argument: Any) -> Any:
-        if event == "line" and rng.random() < probability and scheduler.current.ident == get_ident():
+        if (
+            event == "line"
+            and not scheduler.undisturbed
+            and rng.random() < probability
+            and scheduler.current.ident == get_ident()
+        ):
             scheduler.switch()
         return on_line
 
@@ -610,6 +620,9 @@ class SimRuntime(Runtime):
     def must_not_wait(self) -> str | None:
         task = self.scheduler.current
         return f"this is pyraft's own thread {task.name}" if task.is_ours else None
+
+    def on_own_thread(self) -> bool:
+        return self.scheduler.current.is_ours
 
     def sleep(self, seconds: float) -> None:
         """Let the current task wait, by this server's clock."""
