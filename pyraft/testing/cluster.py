@@ -283,6 +283,39 @@ class SimCluster:
         if server.boot_error is not None:
             raise server.boot_error
 
+    def stop(self, server: SimServer | str, timeout: float = 60.0) -> None:
+        """Shut a server down in good order, while others may still use it; I12 is checked.
+
+        Raises:
+            TimeoutError: it does not end within ``timeout``.
+        """
+        server = self._server(server)
+        raft, group = server.raft, server.group
+        if raft is None or not server.is_up:
+            return
+        self.scheduler.note("stop", group.name)
+        over = SimSignal(self.world)
+        server.callers[over] = None
+        errors: list[RaftError] = []
+
+        def work() -> None:
+            try:
+                raft.shutdown().result()
+            except RaftError as error:
+                errors.append(error)
+            over.set()
+
+        self.scheduler.spawn(f"stop-{server.id}", work, group)
+        ended = over.wait(timeout)
+        server.callers.pop(over, None)
+        if not ended:
+            raise TimeoutError(
+                f"{server.id} is not down {timeout:g} virtual s after shutdown()\n{self.scheduler.stacks()}"
+            )
+        if not errors and not group.dead:
+            self.scheduler.sleep(0.5)  # what waits for its futures goes on
+            self.judge.check_stopped(server, group)
+
     def freeze(self, server: SimServer | str) -> None:
         """Let none of a server's threads run: a stopped process, or a long pause of its machine."""
         server = self._server(server)

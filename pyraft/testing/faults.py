@@ -141,6 +141,18 @@ class CrashAll(Crash):
             cluster.crash(server, power_loss=True)
 
 
+class Stop(Crash):
+    """A server is shut down in good order in the middle of its work, and started again."""
+
+    name = "stop"
+
+    def strike(self, cluster: SimCluster, rng: random.Random) -> None:
+        server = _any_server(cluster, rng)
+        calm = not server.fsm_delay and not server.is_frozen and not cluster.scheduler.is_holding
+        if server.is_serving and calm:
+            cluster.stop(server)
+
+
 class Freeze(Fault):
     """A server's process stands still and goes on later, as if nothing had been."""
 
@@ -300,6 +312,7 @@ KINDS: tuple[type[Fault], ...] = (
     SlowLinks,
     Crash,
     CrashAll,
+    Stop,
     Freeze,
     StarveThreads,
     SlowDisk,

@@ -45,6 +45,7 @@ from .sim_disk import Transaction
 
 if TYPE_CHECKING:
     from .cluster import Outcome, SimCluster, SimServer
+    from .sim_runtime import Group
 
 
 def _undisturbed(method: Callable[Concatenate[Judge, P], None]) -> Callable[Concatenate[Judge, P], None]:
@@ -448,13 +449,23 @@ class Judge:
             self.check_failure(server)
             server.raft.shutdown().result(60.0)
             cluster.run(0.001)  # the network's own threads end by themselves
-            left = cluster.scheduler.tasks(server.group)
-            if left:
-                stacks = "\n".join(f"{task.name}\n{task.stack()}" for task in left)
-                raise Violation("I12", f"threads are left after the shutdown of {server.id}:\n{stacks}")
-        pending = [future for group, future in cluster.futures if not group.dead and not future.done()]
+            self.check_stopped(server, server.group)
+
+    def check_stopped(self, server: SimServer, group: Group) -> None:
+        """I12: an incarnation that was shut down has left nothing behind.
+
+        Raises:
+            Violation: it has.
+        """
+        if group.dead:
+            return
+        left = self._cluster.scheduler.tasks(group)
+        if left:
+            stacks = "\n".join(f"{task.name}\n{task.stack()}" for task in left)
+            raise Violation("I12", f"threads are left after the shutdown of {server.id}:\n{stacks}")
+        pending = [future for owner, future in self._cluster.futures if owner is group and not future.done()]
         if pending:
-            raise Violation("I12", f"{len(pending)} futures are left after the shutdown")
+            raise Violation("I12", f"{len(pending)} futures are left after the shutdown of {server.id}")
 
 
 class _Values(StableStore):

@@ -329,6 +329,11 @@ class Scheduler:
                 if not task.holds and task.wants_to_run:
                     self._make_runnable(task)
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether any tasks are kept from running."""
+        return bool(self._rules)
+
     def kill(self, group: Group) -> None:
         """End every task of ``group`` where it stands; what it does on its way out has no effect."""
         group.dead = True
