@@ -34,7 +34,7 @@ from pyraft.logstore import InmemStore
 from pyraft.snapshots import DiscardSnapshotStore
 from pyraft.transport import InmemNetwork, InmemTransport, Transport
 
-PATIENCE = 20.0
+PATIENCE = 40.0
 """Seconds after which something that should happen counts as not happening.  Nearly never used up."""
 
 

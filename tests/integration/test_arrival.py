@@ -12,7 +12,7 @@ from collections import defaultdict
 import grpc
 import pytest
 
-from pyraft import CantBootstrapError, NotLeaderError, Raft, RaftState, UnsupportedProtocolError
+from pyraft import CantBootstrapError, NotLeaderError, Raft, RaftState, Server, UnsupportedProtocolError
 from pyraft.messages import (
     AppendEntriesRequest,
     RequestPreVoteRequest,
@@ -26,13 +26,14 @@ from pyraft.transport import InmemTransport
 from tests.integration.clusters import (
     PATIENCE,
     Cluster,
+    Member,
     Recorder,
     config,
     eventually,
     leaves_no_thread,
 )
 
-SHORT = 0.15
+SHORT = 0.2
 """A timeout for tests in which elections are held in vain."""
 
 
@@ -322,8 +323,8 @@ def test_over_grpc_a_wiped_server_waits_for_the_one_that_knows(tmp_path):
 # -- peers that cannot say what they hold ------------------------------------------------------------
 
 
-class Older(InmemTransport):
-    """As if the others did not know the question."""
+class AskingInVain(InmemTransport):
+    """As if the others did not know the question; what every Raft server knows they answer."""
 
     def call(self, peer, request, timeout):
         if isinstance(request, StandingRequest):
@@ -331,46 +332,125 @@ class Older(InmemTransport):
         return super().call(peer, request, timeout)
 
 
-class AmongOlder(Cluster):
+class AmongOlder(Watched):
+    """n2 and n3 have begun a cluster; n1 arrives there with an empty disk, and they know no such question."""
+
     def transport(self, id):
-        return Older(self.network, self.members[id].address)
+        kind = AskingInVain if id == "n1" else InmemTransport
+        return kind(self.network, self.members[id].address)
+
+    def arrive(self):
+        self._arrives = True
+        self.start("n1")
+        return self.members["n1"]
 
 
-def test_peers_that_do_not_know_the_question_count_as_heard_with_a_warning(tmp_path, caplog):
-    with leaves_no_thread(), AmongOlder(root=tmp_path) as cluster:
+def warned_of(peer, caplog):
+    return any(
+        record.levelno == logging.WARNING and f"peer={peer} cannot say what it holds" in record.getMessage()
+        for record in caplog.records
+    )
+
+
+def test_peers_that_do_not_know_the_question_and_held_no_election_let_it_begin_with_a_warning(caplog):
+    with leaves_no_thread(), AmongOlder() as cluster:
+        cluster.network.drop(
+            when=lambda message: (
+                isinstance(message, RequestVoteRequest | RequestPreVoteRequest) and message.term > 0
+            )
+        )
+        cluster.start("n2", "n3")
+        one = cluster.arrive()
+        eventually(lambda: one.raft.last_index == 1, "it has begun")
+        assert warned_of("n2", caplog)
+        assert warned_of("n3", caplog)
+        assert not is_newborn(one)
+
+        cluster.heal()
+        cluster.check_nothing_lost()
+        cluster.check_one_leader_per_term()
+
+
+def test_peers_that_do_not_know_the_question_and_held_elections_make_it_a_newborn_for_their_term(caplog):
+    with leaves_no_thread(), AmongOlder() as cluster:
+        cluster.start("n2", "n3")
+        cluster.write(3, among=["n2", "n3"])
+        one = cluster.arrive()
+        eventually(lambda: is_newborn(one), "it knows that there is a cluster")
+        cluster.check_nothing_lost()
+        assert warned_of("n2", caplog)
+        assert warned_of("n3", caplog)
+        born_in = ballot(one).newborn.term
+
+        # How far it must catch up nobody could tell; the next term's first commit is far enough.
+        leader = cluster.leader(among=["n2", "n3"])
+        cluster.stop(leader.id)
+        cluster.start(leader.id)
+        cluster.check_nothing_lost()
+        eventually(lambda: not is_newborn(one), "it votes")
+        assert max(cluster.leaders) > born_in
+        cluster.check_one_leader_per_term()
+
+
+def test_over_grpc_a_server_without_our_service_counts_as_heard(tmp_path, caplog, monkeypatch):
+    """It has the calls that Go servers have."""
+    from pyraft.transport import grpc_transport
+
+    with leaves_no_thread(), Cluster(["n1"], settings=config(0.3), over_grpc=True) as cluster:
+        known = {
+            kind: method for kind, method in grpc_transport.METHODS.items() if kind is not StandingRequest
+        }
+        with monkeypatch.context() as older:
+            older.setattr(grpc_transport, "METHODS", known)
+            two = grpc_transport.GrpcTransport("127.0.0.1:0")
+        cluster.members["n2"] = Member("n2", two.local_address)
+        cluster._transports["n2"] = two
+        cluster.start("n2")
+        cluster._arrives = True
         cluster.start("n1")
-        eventually(lambda: cluster.members["n1"].raft.last_index == 1, "it has arrived, alone")
-        for peer in ("n2", "n3"):
-            warnings = [
-                r for r in caplog.records if r.levelno == logging.WARNING and f"peer={peer}" in r.getMessage()
-            ]
-            assert "cannot say what it holds" in warnings[0].getMessage()
-            assert "counted as heard" in warnings[0].getMessage()
-        cluster.start()
+        one = cluster.members["n1"]
+        eventually(lambda: one.raft.last_index >= 1, "it has arrived")
+        assert warned_of("n2", caplog)
         cluster.check_nothing_lost()
 
 
-def test_over_grpc_a_server_without_our_service_counts_as_heard(tmp_path, caplog):
+def test_over_grpc_a_stranger_on_a_peers_port_is_not_that_peer(caplog):
     from concurrent.futures import ThreadPoolExecutor
 
-    older = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
-    port = older.add_insecure_port("127.0.0.1:0")
-    older.start()
+    stranger = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
+    port = stranger.add_insecure_port("127.0.0.1:0")
+    stranger.start()
     try:
-        with Cluster(["n1"], root=tmp_path, settings=config(0.3), over_grpc=True) as cluster:
-            addresses = {**cluster.addresses, "n2": f"127.0.0.1:{port}"}
-            with Raft.open(
-                str(tmp_path / "n1"),
-                id="n1",
-                fsm=Recorder(),
-                bootstrap=addresses,
-                transport=cluster.transport("n1"),
-                config=cluster.settings,
-            ) as raft:
-                eventually(lambda: raft.last_index == 1, "it has arrived")
-            assert "peer=n2 cannot say what it holds" in caplog.text
+        with Cluster(["n1"], settings=config(0.3), over_grpc=True, arrives=True) as cluster:
+            cluster.members["n2"] = Member("n2", f"127.0.0.1:{port}")
+            cluster.start("n1")
+            eventually(lambda: "waiting to hear from 1 more of n2" in caplog.text, "it says that it waits")
+            eventually(lambda: f"n2 at 127.0.0.1:{port}" in caplog.text, "and what came of asking")
+            assert cluster.members["n1"].raft.last_index == 0
+            assert not warned_of("n2", caplog)
     finally:
-        older.stop(None).wait(PATIENCE)
+        stranger.stop(None).wait(PATIENCE)
+
+
+class Swapped(Cluster):
+    """The address of n3 leads to n2."""
+
+    def transport(self, id):
+        swapped = self.members["n2"].address
+
+        class Misled(InmemTransport):
+            def call(self, peer, request, timeout):
+                address = swapped if peer.id == "n3" else peer.address
+                return super().call(Server(peer.id, address), request, timeout)
+
+        return Misled(self.network, self.members[id].address)
+
+
+def test_another_server_under_a_peers_address_is_not_that_peer(caplog):
+    with leaves_no_thread(), Swapped(arrives=True) as cluster:
+        cluster.start("n1", "n2")
+        eventually(lambda: "where n3 should be" in caplog.text, "it says who answers there")
+        assert cluster.members["n1"].raft.last_index == 0
 
 
 # -- while it waits, and when it is interrupted ----------------------------------------------------------
@@ -424,7 +504,6 @@ def test_a_crash_between_ballot_and_bootstrap_entry_is_made_good_at_the_next_sta
         assert ballot(one).voted_for == "n1"
         assert one.raft.last_index == 0
         one.raft.shutdown().result(timeout=PATIENCE)
-        cluster.write(3, among=["n2", "n3"])
 
         monkeypatch.setattr(arrival, "begin_cluster", begin)
         cluster.start("n1")
@@ -454,6 +533,7 @@ def test_a_directory_that_has_state_ignores_the_bootstrap_set(tmp_path):
     with leaves_no_thread(), Cluster(root=tmp_path) as cluster:
         cluster.start().leader()
         cluster.write(3)
+        cluster.check_nothing_lost()
         cluster.stop("n1")
         fsm = Recorder()
         one = cluster.members["n1"]

@@ -190,6 +190,7 @@ class DiskCluster(Cluster):
 
     def __init__(self, root):
         super().__init__(
+            settings=config(0.6),
             make_store=lambda id: LMDBStore(root / id, map_size=256 * 1024, server_id=id, sync=False),
         )
 
@@ -331,7 +332,7 @@ for id in ("n1", "n2", "n3"):
     (root / id).mkdir()
     mount(id, ["-o", "size=64m"])
 
-with Cluster(root=root, settings=config(0.5)) as cluster:
+with Cluster(root=root, settings=config(1.0)) as cluster:
     leader = cluster.start().leader()
     cluster.write(5)
     victim = leader if role == "leader" else cluster.followers(of=leader)[0]
@@ -385,7 +386,7 @@ def test_a_disk_that_is_really_full_stops_its_server_and_nothing_is_lost(tmp_pat
         ["unshare", "-Urm", sys.executable, "-c", ON_A_REAL_DISK, str(tmp_path), role],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == "fine\n"

@@ -98,7 +98,7 @@ def test_shutdown_resolves_what_the_fsm_has_what_the_log_has_and_what_still_wait
 
 
 def test_shutdown_resolves_what_is_in_flight_on_a_leader_without_a_quorum():
-    with leaves_no_thread(), Cluster() as cluster:
+    with leaves_no_thread(), Cluster(settings=config(1.0)) as cluster:
         leader = cluster.start().leader()
         cluster.write()
         cluster.lose_entries()  # heartbeats go through, so it goes on leading
@@ -431,7 +431,7 @@ def test_a_script_without_shutdown_exits(tmp_path, kind, ending):
         [sys.executable, "-c", SCRIPT, kind, ending, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
     )
     ended_at = time.time()
 

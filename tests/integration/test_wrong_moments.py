@@ -562,7 +562,7 @@ def test_in_a_forked_child_every_call_is_an_error_and_the_parent_goes_on(tmp_pat
     program = IN_A_CHILD.format(imports=imports, arguments=arguments)
 
     ran = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=100
     )
 
     assert ran.returncode == 0, ran.stderr
