@@ -237,12 +237,12 @@ def test_a_server_wiped_in_the_middle_of_the_first_election_finds_its_way(tmp_pa
 
 def test_three_servers_that_start_at_the_same_instant_always_find_a_leader():
     """In memory and with short timeouts, many times; each time all three take part in the end."""
-    for _ in range(60):
+    for _ in range(50):
         start_all_at_once()
 
 
 def start_all_at_once():
-    with leaves_no_thread(), Cluster(settings=config(0.04), arrives=True) as cluster:
+    with leaves_no_thread(), Cluster(settings=config(0.1), arrives=True) as cluster:
         together = threading.Barrier(3)
 
         def start(id):
