@@ -375,7 +375,7 @@ class SimCluster:
         raft = server.raft
         if raft is None or not server.is_up:
             return Outcome(error=TransportError("connection refused"), certain=True)
-        outcome = Outcome(error=TimeoutError("no answer"))
+        outcome = Outcome(error=TimeoutError("no answer"), asked_at=self.now)
         over = SimSignal(self.world)
         server.callers[over] = None
 
@@ -611,7 +611,10 @@ class Outcome:
         certain: False if it may be applied later although there is an error.
     """
 
-    def __init__(self, error: BaseException | None = None, certain: bool = False) -> None:
+    def __init__(
+        self, error: BaseException | None = None, certain: bool = False, asked_at: float = 0.0
+    ) -> None:
+        self.asked_at = asked_at
         self.value: Any = None
         self.index = 0
         self.error = error

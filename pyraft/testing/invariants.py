@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from hashlib import blake2b
+from math import inf
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from ..errors import CorruptStoreError, FSMFailedError, RaftError, StorageError
@@ -108,7 +109,7 @@ class Judge:
         self._seen: dict[str, _Seen] = {}
         self._leaders: dict[int, str] = {}
         self._votes: dict[tuple[int, str], dict[str, None]] = {}  # (term, candidate) -> voters
-        self.is_calm = False  # nothing is wrong any more: commands must succeed
+        self.calm_since = inf  # from this instant on nothing is wrong any more: commands must succeed
         self._logs: dict[tuple[int, int], bytes] = {}  # (index, term) -> chain
         self.committed: list[tuple[bytes, int]] = [(_EMPTY, 0)]
         self._entries: dict[int, Log] = {}  # the committed entries
@@ -189,7 +190,7 @@ class Judge:
     @_undisturbed
     def answered(self, command: bytes, outcome: Outcome) -> None:
         """I11: a client was told that its command was applied at an index.  I14: it was told something."""
-        if self.is_calm and type(outcome.error) is TimeoutError:
+        if outcome.asked_at >= self.calm_since and type(outcome.error) is TimeoutError:
             self._broken("I14", f"nothing is wrong, but {command!r} got no answer: {outcome.error}")
         if outcome.error is not None or not outcome.index:
             return
@@ -399,7 +400,7 @@ class Judge:
             if leader is not None and leader.raft is not None:
                 try:
                     leader.raft.barrier(1.0).result(2.0)
-                    self.is_calm = True
+                    self.calm_since = cluster.now
                     return
                 except (RaftError, TimeoutError):
                     pass
@@ -459,7 +460,8 @@ class Judge:
         """
         if group.dead:
             return
-        left = self._cluster.scheduler.tasks(group)
+        # Callers may come at any time; what they wait for is judged by their futures.
+        left = [task for task in self._cluster.scheduler.tasks(group) if task.is_ours]
         if left:
             stacks = "\n".join(f"{task.name}\n{task.stack()}" for task in left)
             raise Violation("I12", f"threads are left after the shutdown of {server.id}:\n{stacks}")
