@@ -205,9 +205,10 @@ class FsmRunner:
             elif log.type is LogType.CONFIGURATION:
                 self._configuration_committed(log, future)
             self.applied_index = log.index
-            self.applied.notify()
             if not log.index & 63:
                 self._on_progress()
+            if self.applied.signals:
+                self.applied.notify()
             if future is not None:
                 if error is not None:
                     future.try_set_exception(error)

@@ -42,11 +42,12 @@ class Log:
         type: what it is for.
         data: the command, or what the type needs.
         extensions: opaque bytes that travel beside the data.
+        encoded: the protobuf bytes of this entry; made once, here, unless they are given.
         appended_at: nanoseconds since the Unix epoch on the leader's clock, 0 if unknown.
             For information only; clocks differ and jump.
     """
 
-    __slots__ = ("_appended_at", "_encoded", "data", "extensions", "index", "term", "type")
+    __slots__ = ("_appended_at", "data", "encoded", "extensions", "index", "term", "type")
 
     def __init__(
         self,
@@ -70,20 +71,13 @@ class Log:
         self.data = data
         self.extensions = extensions
         self._appended_at = appended_at
-        self._encoded = encoded
+        self.encoded = encode_log(self) if encoded is None else encoded
 
     @property
     def appended_at(self) -> int:
         if self._appended_at is None:
-            self._appended_at = _appended_at_of(self._encoded or b"")
+            self._appended_at = _appended_at_of(self.encoded)
         return self._appended_at
-
-    @property
-    def encoded(self) -> bytes:
-        """The protobuf bytes of this entry, made at most once."""
-        if self._encoded is None:
-            self._encoded = encode_log(self)
-        return self._encoded
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Log):
@@ -128,26 +122,23 @@ def timestamp_field(appended_at: int) -> bytes:
     return b"\x32" + uvarint(len(inner)) + inner
 
 
-def encode_log(log: Log, term: bytes | None = None, stamp: bytes | None = None) -> bytes:
-    """The protobuf bytes of ``log``; fields in order, defaults left out, as Go writes them.
+def encode_log(log: Log) -> bytes:
+    """The protobuf bytes of ``log``; fields in order, defaults left out, as Go writes them."""
+    term = b"\x10" + uvarint(log.term) if log.term else b""
+    return _encode(log.index, term, log.type, log.data, log.extensions, timestamp_field(log.appended_at))
 
-    ``term`` and ``stamp``: the bytes of those two fields, if they are encoded already.
-    """
-    parts = []
-    if log.index:
-        parts.append(b"\x08" + uvarint(log.index))
-    if term is not None:
-        parts.append(term)
-    elif log.term:
-        parts.append(b"\x10" + uvarint(log.term))
-    if log.type:
-        parts.append(b"\x18" + uvarint(log.type))
-    if log.data:
-        parts.append(b"\x22" + uvarint(len(log.data)) + log.data)
-    if log.extensions:
-        parts.append(b"\x2a" + uvarint(len(log.extensions)) + log.extensions)
-    parts.append(timestamp_field(log.appended_at) if stamp is None else stamp)
-    return b"".join(parts)
+
+def _encode(index: int, term: bytes, type: LogType, data: bytes, extensions: bytes, stamp: bytes) -> bytes:
+    return b"".join(
+        (
+            b"\x08" + uvarint(index) if index else b"",
+            term,
+            b"\x18" + uvarint(type) if type else b"",
+            b"\x22" + uvarint(len(data)) + data if data else b"",
+            b"\x2a" + uvarint(len(extensions)) + extensions if extensions else b"",
+            stamp,
+        )
+    )
 
 
 class EntryEncoder:
@@ -168,7 +159,7 @@ class EntryEncoder:
     def __call__(self, index: int, type: LogType, data: bytes, extensions: bytes) -> bytes:
         """The bytes that ``encode_log`` would give."""
         if type or extensions or not data or index < 128:
-            return encode_log(Log(index, 0, type, data, extensions), self._term, self._stamp)
+            return _encode(index, self._term, type, data, extensions, self._stamp)
         if index >> 7 != self._high:
             self._high = index >> 7
             self._high_bytes = uvarint(self._high)

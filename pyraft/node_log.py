@@ -126,10 +126,13 @@ class NodeLog:
 
     # -- main thread -----------------------------------------------------------------------
 
-    def stage(self, logs: Sequence[Log]) -> None:
-        """Let readers see ``logs``, which follow the last entry; they are not durable yet."""
+    def stage(self, logs: Sequence[Log]) -> int:
+        """Let readers see ``logs``, which follow the last entry; they are not durable yet.
+
+        Returns their bytes.
+        """
         self._unwritten = logs
-        self._publish(self._recent, logs)
+        return self._publish(self._recent, logs)
 
     def write_staged(self) -> None:
         """Make what was staged durable.
@@ -156,10 +159,10 @@ class NodeLog:
             self._store_call("replace entries", lambda: self._store.replace_suffix(logs))
         if not self.first_index or first < self.first_index:
             self.first_index = first
-        self._publish(_cut(self._recent, first), logs)
+        self._publish(_cut(self._recent, first) if first <= self.last.index else self._recent, logs)
         self._evict()
 
-    def _publish(self, before: tuple[_Chunk, ...], logs: Sequence[Log]) -> None:
+    def _publish(self, before: tuple[_Chunk, ...], logs: Sequence[Log]) -> int:
         if before and before[-1].end != logs[0].index:
             before = ()  # the entries between are only in the store
         if before is not self._recent:
@@ -170,6 +173,7 @@ class NodeLog:
         self._recent_size += size
         self._recent = _with_chunk(before, _Chunk(logs[0].index, logs, size))
         self.last = LogPosition(logs[-1].term, logs[-1].index)
+        return size
 
     def _evict(self) -> None:
         """Forget the oldest written entries once there are too many.  The newest chunk stays."""

@@ -13,15 +13,15 @@ class Waiters:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._signals: list[Signal] = []
+        self.signals: list[Signal] = []  # of those who wait; empty = nobody to notify
 
     def notify(self) -> None:
         """There is news: everybody who waits looks again.  Call it after publishing."""
         # Oldest first, and only those who wait now: one who looks and waits again must not
         # keep the publisher here.
-        for _ in range(len(self._signals)):
+        for _ in range(len(self.signals)):
             try:
-                self._signals.pop(0).set()
+                self.signals.pop(0).set()
             except IndexError:
                 return  # another thread notified as well
 
@@ -39,7 +39,7 @@ class Waiters:
                     f"waiting here could block what is waited for, because {reason}: use another thread"
                 )
             signal = self._runtime.signal()
-            self._signals.append(signal)
+            self.signals.append(signal)
             if holds():  # it came true between the look and the append
                 return True
             left = None if deadline is None else deadline - self._runtime.now()
@@ -50,6 +50,6 @@ class Waiters:
 
     def _forget(self, signal: Signal) -> None:
         try:
-            self._signals.remove(signal)
+            self.signals.remove(signal)
         except ValueError:
             pass

@@ -178,12 +178,11 @@ class Leader:
                 indexes are spent: this leadership and this server end.
         """
         node = self._node
-        size = sum([len(log.encoded) for log in logs])
         self._in_flight.append(_Batch(logs, futures))
         self._taken = []
+        size = node.state.log.stage(logs)
         self._unapplied.append((logs[-1].index, size))
         self._unapplied_bytes += size
-        node.state.log.stage(logs)
         began = node.runtime.now()
         self._leadership.write_began_at = began
         for peer in self._peers.values():

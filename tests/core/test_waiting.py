@@ -21,7 +21,7 @@ def test_what_holds_already_needs_no_waiting():
 def test_news_wakes_everybody_who_waits():
     waiters, news = Waiters(RUNTIME), []
     joined = [in_thread(lambda: waiters.wait_until(lambda: bool(news), PATIENCE)) for _ in range(4)]
-    eventually(lambda: len(waiters._signals) == 4, "all wait")
+    eventually(lambda: len(waiters.signals) == 4, "all wait")
 
     news.append(True)
     waiters.notify()
@@ -34,7 +34,7 @@ def test_news_of_something_else_does_not_end_a_wait():
     joined = in_thread(lambda: waiters.wait_until(lambda: applied[0] >= 3, PATIENCE))
 
     for index in (1, 2, 3):
-        eventually(lambda: waiters._signals, "it waits")
+        eventually(lambda: waiters.signals, "it waits")
         applied[0] = index
         waiters.notify()
 
@@ -58,7 +58,7 @@ def test_a_wait_that_times_out_says_so_and_leaves_nothing_behind(timeout):
     waiters = Waiters(RUNTIME)
 
     assert not waiters.wait_until(lambda: False, timeout)
-    assert waiters._signals == []
+    assert waiters.signals == []
 
 
 def test_what_comes_true_at_the_very_end_of_a_wait_counts():
@@ -89,10 +89,10 @@ def test_a_waiter_that_waits_again_at_once_does_not_keep_the_publisher():
         def set(self):
             woken.append(self)
             assert len(woken) < 100, "notify() does not end"
-            waiters._signals.append(self)
+            waiters.signals.append(self)
 
     first, second = Eager(), Eager()
-    waiters._signals += [first, second]
+    waiters.signals += [first, second]
 
     waiters.notify()
 

@@ -193,7 +193,7 @@ def test_shutdown_before_start_frees_what_was_opened_and_wakes_who_waits(tmp_pat
     with leaves_no_thread():
         waiting = concurrent.futures.ThreadPoolExecutor(1)
         waits = waiting.submit(raft.wait_stopped, PATIENCE)
-        eventually(lambda: raft._node._stop_waiters._signals, "somebody waits")
+        eventually(lambda: raft._node._stop_waiters.signals, "somebody waits")
         assert raft.shutdown() is raft.shutdown()
         raft.shutdown().result(timeout=PATIENCE)
         assert waits.result(timeout=PATIENCE) is True

@@ -229,9 +229,9 @@ def test_garbage_is_a_transport_error_and_never_another_exception(method):
 
 
 def test_entries_are_not_encoded_again_for_each_follower(monkeypatch):
-    logs = [Log(i, 1, LogType.COMMAND, b"x") for i in range(1, 4)]
     encoded = []
     monkeypatch.setattr("pyraft.log.encode_log", lambda log: encoded.append(log.index) or b"\x08\x01")
+    logs = [Log(i, 1, LogType.COMMAND, b"x") for i in range(1, 4)]
     for _follower in range(3):
         wire.encode_append_entries(AppendEntriesRequest(HEADER, 1, entries=logs))
     assert encoded == [1, 2, 3]
