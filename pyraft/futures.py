@@ -85,9 +85,9 @@ class RaftFuture(Future[T]):
 
     def add_done_callback(self, fn: Callable[[Future[T]], Any]) -> None:
         """Call ``fn(self)`` once it is done; at once, on this thread, if it is."""
-        self._callback_queue().append(fn)
+        self._queue("_callbacks").append(fn)
         if self._state is _FINISHED:
-            self._run_callbacks()
+            self.run_callbacks()
 
     def __await__(self) -> Generator[Any, None, T]:
         if self._state is not _FINISHED:
@@ -100,9 +100,9 @@ class RaftFuture(Future[T]):
                 except RuntimeError:
                     pass  # the loop was closed meanwhile, and whoever waited with it
 
-            self._callback_queue().appendleft(wake)
+            self._queue("_wakers").append(wake)
             if self._state is _FINISHED:
-                self._run_callbacks()
+                wake(self)
             try:
                 yield from done
             finally:
@@ -119,6 +119,17 @@ class RaftFuture(Future[T]):
         """Finish with ``error`` unless somebody finished it before; return who won."""
         return self._finish(None, error)
 
+    def try_finish_quietly(self, value: T | None, error: BaseException | None) -> bool:
+        """Finish and wake whoever waits, but leave the callbacks to ``run_callbacks``.
+
+        For a thread that has many futures to finish and callbacks it cannot trust to return.
+        """
+        return self._finish(value, error, run_callbacks=False)
+
+    def run_callbacks(self) -> None:
+        """Call the callbacks that have not been called yet.  The future must be done."""
+        _call_all(self._queue("_callbacks"), self)
+
     def set_result(self, result: T) -> None:
         if not self._finish(result, None):
             raise InvalidStateError("the future is done already")
@@ -130,17 +141,20 @@ class RaftFuture(Future[T]):
     def set_running_or_notify_cancel(self) -> bool:
         return True
 
-    def _finish(self, value: Any, error: BaseException | None) -> bool:
+    def _finish(self, value: Any, error: BaseException | None, run_callbacks: bool = True) -> bool:
         me = object()
         if self.__dict__.setdefault("_finisher", me) is not me:
             return False
         self._result = value
         self._exception = error
         self._state = _FINISHED  # published last; look for waiters only after it
-        if "_lazy_condition" in self.__dict__:
+        attributes = self.__dict__
+        if "_lazy_condition" in attributes:
             self._tell_standard_waiters()
-        if "_callbacks" in self.__dict__:
-            self._run_callbacks()
+        if "_wakers" in attributes:
+            _call_all(self._queue("_wakers"), self)
+        if run_callbacks and "_callbacks" in attributes:
+            self.run_callbacks()
         return True
 
     # -- waiting -------------------------------------------------------------------------
@@ -159,9 +173,9 @@ class RaftFuture(Future[T]):
         def wake(_: Any) -> None:
             signal.set()
 
-        self._callback_queue().appendleft(wake)  # before users' callbacks, which may block
+        self._queue("_wakers").append(wake)  # apart from users' callbacks, which may block
         if self._state is _FINISHED:
-            self._run_callbacks()
+            return
         if not signal.wait(timeout) and self._state is not _FINISHED:
             self._forget(wake)
             raise TimeoutError(f"not done after {timeout:g} s; the operation itself goes on")
@@ -169,27 +183,16 @@ class RaftFuture(Future[T]):
     def _forget(self, wake: Callable[[Any], None]) -> None:
         """Nobody waits with ``wake`` any more; kept, they would pile up under a polling caller."""
         try:
-            self._callback_queue().remove(wake)
+            self._queue("_wakers").remove(wake)
         except (ValueError, IndexError):
             pass  # it was called, or another thread changed the queue meanwhile
 
-    def _callback_queue(self) -> deque[Callable[[Future[T]], Any]]:
-        queue: deque[Callable[[Future[T]], Any]] | None = self.__dict__.get("_callbacks")
+    def _queue(self, name: str) -> deque[Callable[[Any], Any]]:
+        """The queue ``_wakers`` (who waits) or ``_callbacks`` (what users added), made on demand."""
+        queue: deque[Callable[[Any], Any]] | None = self.__dict__.get(name)
         if queue is None:
-            queue = self.__dict__.setdefault("_callbacks", deque())
+            queue = self.__dict__.setdefault(name, deque())
         return queue
-
-    def _run_callbacks(self) -> None:
-        queue = self._callback_queue()
-        while True:
-            try:
-                callback = queue.popleft()
-            except IndexError:
-                return
-            try:
-                callback(self)
-            except BaseException:  # whatever it is: the next callback, and this thread, must go on
-                _log.exception("a future's callback raised; nobody else is affected callback=%r", callback)
 
     # -- what concurrent.futures.wait and as_completed look at ---------------------------
 
@@ -212,6 +215,18 @@ class RaftFuture(Future[T]):
                     waiter.add_exception(self)
                 else:
                     waiter.add_result(self)
+
+
+def _call_all(queue: deque[Callable[[Any], Any]], future: RaftFuture[Any]) -> None:
+    while True:
+        try:
+            callback = queue.popleft()
+        except IndexError:
+            return
+        try:
+            callback(future)
+        except BaseException:  # whatever it is: the next callback, and this thread, must go on
+            _log.exception("a future's callback raised; nobody else is affected callback=%r", callback)
 
 
 def _settle(done: asyncio.Future[None]) -> None:

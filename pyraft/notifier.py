@@ -68,8 +68,19 @@ class Notifier:
         Runs callbacks, so it may get stuck as well: call it on a thread that may.
         """
         self._abandoned = True
+        left: list[Any] = [self._current]
+        self._inbox.close(left.append)
+        # First everybody who waits, and only then the callbacks, any of which may never return.
+        finished = []
+        seen = 0
+        while seen < len(left):  # what is asked for meanwhile lands here too
+            finished += _finish_quietly(left[seen])
+            seen += 1
         self._inbox.close(_finish)
-        _finish(self._current)
+        for event in left[seen:]:
+            finished += _finish_quietly(event)
+        for future in finished:
+            future.run_callbacks()
 
 
 def _finish(event: Any) -> None:
@@ -78,3 +89,12 @@ def _finish(event: Any) -> None:
     elif isinstance(event, _Failed):
         for future in event.futures:
             future.try_set_exception(event.make_error())
+
+
+def _finish_quietly(event: Any) -> list[RaftFuture[Any]]:
+    """As ``_finish``, without callbacks; return the futures that were finished here."""
+    if isinstance(event, _Resolved):
+        return [event.future] if event.future.try_finish_quietly(event.value, None) else []
+    if isinstance(event, _Failed):
+        return [f for f in event.futures if f.try_finish_quietly(None, event.make_error())]
+    return []

@@ -48,7 +48,7 @@ def test_result_raises_the_error_and_exception_returns_it():
 def test_several_waiters_get_the_same_result():
     f = future()
     waiters = [in_thread(lambda: f.result(PATIENCE)) for _ in range(5)]
-    eventually(lambda: len(f._callback_queue()) == 5, "all wait")
+    eventually(lambda: len(f._queue("_wakers")) == 5, "all wait")
 
     f.try_set_result("done")
 
@@ -73,7 +73,7 @@ def test_polling_with_a_timeout_leaves_nothing_behind():
         with pytest.raises(TimeoutError):
             f.result(timeout=0)
 
-    assert len(f._callback_queue()) == 0
+    assert len(f._queue("_wakers")) == 0
 
 
 def test_a_result_that_comes_at_the_very_end_of_the_wait_is_returned():
@@ -98,12 +98,12 @@ def test_a_callback_that_blocks_does_not_keep_a_waiter_from_its_result():
     entered, leave = threading.Event(), threading.Event()
     f.add_done_callback(lambda _: (entered.set(), leave.wait(PATIENCE)))
     waiter = in_thread(lambda: f.result(PATIENCE))
-    eventually(lambda: len(f._callback_queue()) == 2, "it waits")
+    eventually(lambda: len(f._queue("_wakers")) == 1, "it waits")
     finisher = in_thread(lambda: f.try_set_result("done"))
     assert entered.wait(PATIENCE)
 
     try:
-        eventually(lambda: len(f._callback_queue()) == 0, "nobody is left in line")
+        eventually(lambda: len(f._queue("_wakers")) == 0, "nobody is left in line")
         assert waiter() == "done"
     finally:
         leave.set()
@@ -367,7 +367,7 @@ def test_polling_with_wait_for_leaves_nothing_behind():
 
     asyncio.run(main())
 
-    assert len(f._callback_queue()) == 0
+    assert len(f._queue("_wakers")) == 0
 
 
 def test_a_cancelled_await_disturbs_neither_the_future_nor_other_waiters():
@@ -414,7 +414,7 @@ def test_two_loops_can_await_the_same_future():
         return await f
 
     loops = [in_thread(lambda: asyncio.run(main())) for _ in range(2)]
-    eventually(lambda: len(f._callback_queue()) == 2, "both wait")
+    eventually(lambda: len(f._queue("_wakers")) == 2, "both wait")
 
     f.try_set_result("done")
 
