@@ -352,6 +352,8 @@ with Cluster(root=root, settings=config(1.0)) as cluster:
     # Still full: refused in the same words, and unharmed.
     try:
         cluster.start(victim.id)
+        # What it missed may fit into the last pages, so go on until nothing does.
+        cluster.push(cluster.leader(), until=lambda: victim.raft.state is RaftState.SHUTDOWN)
         assert victim.raft.wait_stopped(timeout=PATIENCE)
         failure = victim.raft.failure
         victim.raft.shutdown().result(timeout=PATIENCE)
