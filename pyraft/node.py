@@ -34,6 +34,9 @@ from .state import NodeState, RaftState
 from .transport.base import IncomingRpc, Transport
 from .waiting import Waiters
 
+_OWN_CODE_SECONDS = 5.0
+"""How long a thread may take that has only our own code to finish."""
+
 _WAITING_RPC_BYTES = 64 * 1024 * 1024
 """Most bytes of requests that wait for the main thread; then callers are told to come back."""
 
@@ -277,7 +280,10 @@ class Node:
         deadline = runtime.now() + grace
         stuck = None
         assert self._fsm_task is not None and self._notify_task is not None
-        if not self._fsm_task.join(max(deadline - runtime.now(), 0)):
+        # One that is not in user code ends by itself, however short the grace.
+        if not self._fsm_task.join(max(deadline - runtime.now(), 0)) and (
+            context.fsm.calling is not None or not self._fsm_task.join(_OWN_CODE_SECONDS)
+        ):
             stuck = _describe_stuck(self._fsm_task, f"FSM.{context.fsm.calling or 'apply'}", grace)
             context.fsm.abandon()
         context.notifier.stop()

@@ -79,8 +79,11 @@ class Notifier:
         self._inbox.close(_finish)
         for event in left[seen:]:
             finished += _finish_quietly(event)
+            seen += 1
         for future in finished:
             future.run_callbacks()
+        for event in left[seen:]:  # of a thread that had looked before the second close
+            _finish(event)
 
 
 def _finish(event: Any) -> None:

@@ -211,7 +211,10 @@ class Replicator:
                     self._failed(event.error)
                     self._back_to_probing()
             elif isinstance(event, _Reachable):
-                self._back_to_probing()
+                # With requests on their way, their answers will tell, or their absence; ending
+                # the stream would send them again from the first byte, on a slow link for ever.
+                if not self._in_flight:
+                    self._back_to_probing()
             elif isinstance(event, _Stop):
                 return
             elif event is None:
@@ -416,7 +419,9 @@ class Replicator:
             self._failures += 1  # the session is about to end; do not ask at full speed until then
             return False
         if response.success:
-            self._failures = self._rejections = 0
+            self._rejections = 0
+            if self._stream is not None:
+                self._failures = 0  # a probe carries no entries: it does not prove that they get through
             self._next = max(self._next, request.prev_log_entry + len(request.entries) + 1)
             self._commit_sent = max(self._commit_sent, request.leader_commit_index)
             session.holds = request.prev_log_entry + len(request.entries)

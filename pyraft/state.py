@@ -87,8 +87,6 @@ class NodeState:
             raise StorageError(f"the stable store could not save term {ballot.term}: {error}") from error
         if ballot.term > self.ballot.term:
             self.leader = None  # nobody is known to lead the new term
-        if ballot.term > self.ballot.term:
-            self.leader = None  # it led an earlier term
         self.ballot = ballot
 
     def adopt_term(self, term: int) -> None:
