@@ -873,3 +873,10 @@ def test_a_bootstrap_request_that_comes_when_main_has_closed_its_inbox_is_refuse
     inbox, raft._node._inbox = raft._node._inbox, Late()
     error = raft.bootstrap_cluster(Configuration((Server("n1", "n1.test:1"),))).exception(timeout=PATIENCE)
     assert type(error) is RaftShutdownError
+
+
+def test_an_idle_server_ends_without_blame_however_short_the_grace():
+    raft = Raft(*parts())
+    raft.start()
+
+    assert error_of(raft.shutdown(timeout=0)) is None
