@@ -13,8 +13,7 @@ All seconds are virtual; the same seed gives the same run.
 from __future__ import annotations
 
 import gc
-import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
@@ -27,9 +26,7 @@ from ..errors import (
     ConfigError,
     CorruptStoreError,
     NotAppliedError,
-    NotLeaderError,
     RaftError,
-    RaftShutdownError,
     TransportError,
 )
 from ..fsm import FSM, BatchingFSM
@@ -41,8 +38,9 @@ from ..state import RaftState
 from .faults import Fault
 from .invariants import Judge, Violation
 from .linearizability import Operation, check_linearizable
+from .sim_clients import KvClient, Outcome, submit_all
 from .sim_disk import SimDisk, SimStore
-from .sim_kv import KvFsm, KvModel, draw_operation, encode_command
+from .sim_kv import KvFsm, KvModel
 from .sim_network import SimNetwork, SimTransport
 from .sim_policies import Policy
 from .sim_runtime import Group, Scheduler, SimClock, SimRuntime, SimSignal, SimulationError, one_cpu
@@ -137,7 +135,7 @@ class SimCluster:
         self.real_seconds = 0.0
         self._make_fsm = fsm
         self.futures: list[tuple[Group, RaftFuture[Any]]] = []
-        self._clients: list[_Client] = []
+        self._clients: list[KvClient] = []
         self._faults = list(faults or [])
         self._faults_go_on = True
         self.servers: dict[str, SimServer] = {}
@@ -345,11 +343,20 @@ class SimCluster:
         server.disk.wipe()
         server.is_empty = True
 
-    def client(self, rate: float = 20.0, keys: int = 10) -> None:
-        """One more client of a ``KvFsm``: ``rate`` operations a second until ``stop_clients``."""
+    def client(
+        self, rate: float = 20.0, keys: int = 10, burst: int = 1, left_out: Container[int] = ()
+    ) -> None:
+        """One more client of a ``KvFsm``: it asks ``rate`` times a second until ``stop_clients``.
+
+        Args:
+            burst: each time it submits up to that many commands before it waits for an answer.
+            left_out: numbers of operations, from 1, that it does not send.
+        """
         if not rate > 0:
             raise ConfigError(f"rate={rate!r} is not above 0: how many operations a second?")
-        client = _Client(self, f"c{len(self._clients) + 1}", rate, keys)
+        if not _is_int(burst) or burst < 1:
+            raise ConfigError(f"burst={burst!r} is not a number of commands: use for example 100")
+        client = KvClient(self, f"c{len(self._clients) + 1}", rate, keys, burst, left_out)
         self._clients.append(client)
 
     def apply(self, command: bytes, timeout: float = 30.0) -> Any:
@@ -372,32 +379,7 @@ class SimCluster:
 
     def submit(self, server: SimServer, command: bytes, timeout: float) -> Outcome:
         """Call ``apply`` on a thread of ``server``'s process, as its own program would; wait for the end."""
-        raft = server.raft
-        if raft is None or not server.is_up:
-            return Outcome(error=TransportError("connection refused"), certain=True)
-        outcome = Outcome(error=TimeoutError("no answer"), asked_at=self.now)
-        over = SimSignal(self.world)
-        server.callers[over] = None
-
-        group = server.group
-
-        def work() -> None:
-            try:
-                future = raft.apply(command, timeout)
-                self.futures.append((group, future))
-                outcome.value = future.result(timeout)
-                outcome.error = None
-                outcome.index = future.index
-            except Exception as error:
-                outcome.error = error
-            outcome.certain = _is_certain(outcome.error)
-            over.set()
-
-        self.scheduler.spawn(f"user-{server.id}", work, group)
-        over.wait(timeout + 1.0)
-        server.callers.pop(over, None)
-        self.judge.answered(command, outcome)
-        return outcome
+        return submit_all(self, server, [command], timeout)[0]
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -602,85 +584,6 @@ class SimCluster:
                 f"seed {self.seed}, policy {self.scheduler.policy!r}\n{self.describe()}\nlatest events:\n"
                 + "\n".join(latest)
             )
-
-
-class Outcome:
-    """What became of one command.
-
-    Attributes:
-        certain: False if it may be applied later although there is an error.
-    """
-
-    def __init__(
-        self, error: BaseException | None = None, certain: bool = False, asked_at: float = 0.0
-    ) -> None:
-        self.asked_at = asked_at
-        self.value: Any = None
-        self.index = 0
-        self.error = error
-        self.certain = certain
-
-
-def _is_certain(error: BaseException | None) -> bool:
-    if isinstance(error, NotAppliedError):
-        return True
-    if isinstance(error, RaftShutdownError):
-        return not error.outcome_unknown
-    return not isinstance(error, RaftError | TimeoutError)  # others are the FSM's answer
-
-
-class _Client:
-    """Does one thing after the other, and writes down what it saw."""
-
-    def __init__(self, cluster: SimCluster, name: str, rate: float, keys: int) -> None:
-        self._cluster = cluster
-        self._name = name
-        self._rate = rate
-        self._keys = keys
-        self._goes_on = True
-        self._rng: random.Random = cluster.scheduler.random(f"client:{name}")
-        self._seen: dict[str, str | None] = {}
-        self._target: str | None = None
-        self.task = cluster.scheduler.spawn(name, self._run)
-
-    def stop(self) -> None:
-        """Begin nothing new."""
-        self._goes_on = False
-
-    def _run(self) -> None:
-        count = 0
-        while True:
-            self._cluster.scheduler.sleep(self._rng.expovariate(self._rate))
-            if not self._goes_on:
-                return
-            count += 1
-            key = f"k{int(self._rng.random() * self._keys)}"
-            operation = draw_operation(self._rng, f"{self._name}.{count}", self._seen.get(key))
-            self._do(key, operation)
-
-    def _do(self, key: str, operation: tuple[str, ...]) -> None:
-        cluster = self._cluster
-        server = cluster.servers[self._target or self._rng.choice(list(cluster.servers))]
-        called = cluster.now
-        outcome = cluster.submit(server, encode_command(key, operation), 5.0)
-        error = outcome.error
-        if error is None:
-            self._target = server.id
-            self._remember(key, operation, outcome.value)
-            cluster.history.append(Operation(self._name, key, operation, outcome.value, called, cluster.now))
-            return
-        self._target = error.leader_id if isinstance(error, NotLeaderError) else None
-        if not outcome.certain and operation[0] != "get":
-            cluster.history.append(Operation(self._name, key, operation, None, called))
-
-    def _remember(self, key: str, operation: tuple[str, ...], value: Any) -> None:
-        match operation:
-            case ("put", new):
-                self._seen[key] = new
-            case ("cas", _, new):
-                self._seen[key] = new if value else None
-            case _:
-                self._seen[key] = value
 
 
 def _is_int(value: object) -> bool:

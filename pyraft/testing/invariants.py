@@ -45,7 +45,8 @@ from ..state import BALLOT_KEY, RaftState, load_ballot
 from .sim_disk import Transaction
 
 if TYPE_CHECKING:
-    from .cluster import Outcome, SimCluster, SimServer
+    from .cluster import SimCluster, SimServer
+    from .sim_clients import Outcome
     from .sim_runtime import Group
 
 
@@ -188,8 +189,9 @@ class Judge:
             self._broken("I5", f"{server.id} applied {log!r} where {expected!r} is committed")
 
     @_undisturbed
-    def answered(self, command: bytes, outcome: Outcome) -> None:
+    def answered(self, outcome: Outcome) -> None:
         """I11: a client was told that its command was applied at an index.  I14: it was told something."""
+        command = outcome.command
         if outcome.asked_at >= self.calm_since and type(outcome.error) is TimeoutError:
             self._broken("I14", f"nothing is wrong, but {command!r} got no answer: {outcome.error}")
         if outcome.error is not None or not outcome.index:

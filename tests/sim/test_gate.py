@@ -32,7 +32,8 @@ def test_seed(seed):
     with SimCluster(
         servers, seed, config=config, faults=draw_faults(rng), policy=draw_policy(rng), preempt_lines=lines
     ) as cluster:
-        for _ in range(4):
+        for _ in range(3):
             cluster.client(rate=6)
+        cluster.client(rate=rng.choice([0.5, 2]), burst=rng.choice([10, 100, 200]))
         cluster.run(8)
         cluster.check()

@@ -1,0 +1,214 @@
+"""Clients of a simulated cluster: threads of a server's own program that call ``apply``.
+
+``submit_all`` asks once; a ``KvClient`` goes on asking and writes down what it saw, for the
+linearizability check.  Operation number k of a client draws from a stream of its own, so leaving
+some out does not change what the others are.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Container, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..errors import NotAppliedError, NotLeaderError, RaftError, RaftShutdownError, TransportError
+from ..futures import ApplyFuture
+from .linearizability import Operation
+from .sim_kv import draw_operation, encode_command
+from .sim_runtime import Group, SimSignal
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from ..raft import Raft
+    from .cluster import SimCluster, SimServer
+
+_PATIENCE = 5.0  # virtual seconds that a client waits for an answer
+
+
+class Outcome:
+    """What became of one command.
+
+    Attributes:
+        error: None once it succeeded; TimeoutError while there is no answer.
+        index: the log index of a command that succeeded.
+        certain: False if it may be applied later although there is an error.
+        asked_at: the instant at which ``apply`` was called.
+        answered_at: the instant at which its future was done.
+    """
+
+    def __init__(self, command: bytes) -> None:
+        self.command = command
+        self.value: Any = None
+        self.index = 0
+        self.error: BaseException | None = TransportError("connection refused")
+        self.certain = True
+        self.asked_at = 0.0
+        self.answered_at = 0.0
+
+    def fail(self, error: BaseException) -> None:
+        """Note ``error``, and whether it leaves the outcome open."""
+        self.error = error
+        self.certain = _is_certain(error)
+
+
+def _is_certain(error: BaseException) -> bool:
+    if isinstance(error, NotAppliedError):
+        return True
+    if isinstance(error, RaftShutdownError):
+        return not error.outcome_unknown
+    return not isinstance(error, RaftError | TimeoutError)  # others are the FSM's answer
+
+
+def submit_all(
+    cluster: SimCluster, server: SimServer, commands: Sequence[bytes], timeout: float
+) -> list[Outcome]:
+    """Call ``apply`` for each on one thread of ``server``'s process, then wait for all the answers.
+
+    Returns within ``timeout`` virtual seconds and a little, whatever happens to the server.
+    """
+    outcomes = [Outcome(command) for command in commands]
+    raft, group = server.raft, server.group
+    if raft is None or not server.is_up:
+        return outcomes
+    over = SimSignal(cluster.world)
+    server.callers[over] = None
+    work = partial(_ask, cluster, raft, group, outcomes, timeout, over)
+    cluster.scheduler.spawn(f"user-{server.id}", work, group)
+    over.wait(timeout + 1.0)
+    server.callers.pop(over, None)
+    for outcome in outcomes:
+        cluster.judge.answered(outcome)
+    return outcomes
+
+
+def _ask(
+    cluster: SimCluster, raft: Raft, group: Group, outcomes: list[Outcome], timeout: float, over: SimSignal
+) -> None:
+    """On a thread of the server's process."""
+    deadline = cluster.now + timeout
+    waiting: list[tuple[Outcome, ApplyFuture]] = []
+    for outcome in outcomes:
+        outcome.asked_at = cluster.now
+        outcome.fail(TimeoutError("no answer"))
+        try:
+            future = raft.apply(outcome.command, max(deadline - cluster.now, 0.0))
+        except Exception as error:
+            outcome.fail(error)
+            continue
+        cluster.futures.append((group, future))
+        future.add_done_callback(partial(_note_instant, cluster, outcome))
+        waiting.append((outcome, future))
+    for outcome, future in waiting:
+        try:
+            outcome.value = future.result(max(deadline - cluster.now, 0.0))
+            outcome.error = None
+            outcome.index = future.index
+            _note_instant(cluster, outcome, future)
+        except Exception as error:
+            outcome.fail(error)
+    over.set()
+
+
+def _note_instant(cluster: SimCluster, outcome: Outcome, future: Future[Any]) -> None:
+    outcome.answered_at = outcome.answered_at or cluster.now  # callbacks come after those who wait
+
+
+class KvClient:
+    """Asks a ``KvFsm`` for one thing after the other, or for many at once.
+
+    Attributes:
+        task: its thread.
+    """
+
+    def __init__(
+        self,
+        cluster: SimCluster,
+        name: str,
+        rate: float,
+        keys: int,
+        burst: int = 1,
+        left_out: Container[int] = (),
+    ) -> None:
+        """Start it.
+
+        Args:
+            rate: how often a second it asks, as long as answers come at once.
+            keys: how many keys it uses; a burst uses a key for each of its commands instead, so
+                that few commands of one key are under way together.
+            burst: most commands that it submits before it waits for the first answer.
+            left_out: numbers of operations, from 1, that it does not send.
+        """
+        self._cluster = cluster
+        self._name = name
+        self._rate = rate
+        self._keys = keys
+        self._burst = burst
+        self._left_out = left_out
+        self._goes_on = True
+        self._seen: dict[str, str | None] = {}
+        self._target: str | None = None
+        self.task = cluster.scheduler.spawn(name, self._run)
+
+    def stop(self) -> None:
+        """Begin nothing new."""
+        self._goes_on = False
+
+    def _run(self) -> None:
+        first = 1
+        while True:
+            rng = self._stream("pace", first)
+            self._cluster.scheduler.sleep(rng.expovariate(self._rate))
+            if not self._goes_on:
+                return
+            target = rng.choice(list(self._cluster.servers))
+            size = 1 if self._burst == 1 else 1 + int(rng.random() * self._burst)
+            numbers = range(first, first + size)
+            first += size
+            wanted = [
+                self._draw(number, place)
+                for place, number in enumerate(numbers)
+                if number not in self._left_out
+            ]
+            if wanted:
+                self._do(self._target or target, wanted)
+
+    def _stream(self, purpose: str, number: int) -> random.Random:
+        return self._cluster.scheduler.random(f"{purpose}:{self._name}:{number}")
+
+    def _draw(self, number: int, place: int) -> tuple[str, tuple[str, ...]]:
+        """(key, operation) of operation ``number``, at ``place`` in its burst."""
+        rng = self._stream("client", number)
+        key = f"k{int(rng.random() * self._keys)}" if self._burst == 1 else f"b{place}"
+        return key, draw_operation(rng, f"{self._name}.{number}", self._seen.get(key))
+
+    def _do(self, target: str, wanted: list[tuple[str, tuple[str, ...]]]) -> None:
+        cluster = self._cluster
+        server = cluster.servers[target]
+        commands = [encode_command(key, operation) for key, operation in wanted]
+        outcomes = submit_all(cluster, server, commands, _PATIENCE)
+        for (key, operation), outcome in zip(wanted, outcomes, strict=True):
+            error = outcome.error
+            if error is None:
+                self._remember(key, operation, outcome.value)
+                cluster.history.append(
+                    Operation(
+                        self._name, key, operation, outcome.value, outcome.asked_at, outcome.answered_at
+                    )
+                )
+            elif not outcome.certain and operation[0] != "get":
+                cluster.history.append(Operation(self._name, key, operation, None, outcome.asked_at))
+        last = outcomes[-1].error
+        self._target = server.id if last is None else None
+        if isinstance(last, NotLeaderError):
+            self._target = last.leader_id
+
+    def _remember(self, key: str, operation: tuple[str, ...], value: Any) -> None:
+        match operation:
+            case ("put", new):
+                self._seen[key] = new
+            case ("cas", _, new):
+                self._seen[key] = new if value else None
+            case _:
+                self._seen[key] = value

@@ -1,0 +1,58 @@
+"""Clients of a simulation: what they send does not depend on what was left out, and bursts are whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyraft.errors import ConfigError
+from pyraft.testing import SimCluster
+
+
+def commands_of(left_out):
+    with SimCluster(servers=1, seed=3) as cluster:
+        cluster.leader()
+        cluster.client(rate=20, left_out=left_out)
+        cluster.run(3)
+        cluster.check()
+        return [(operation.key, operation.input[0]) for operation in cluster.history]
+
+
+def test_leaving_operations_out_does_not_change_the_others():
+    everything = commands_of(left_out=())
+
+    some = commands_of(left_out={1, 4})
+
+    assert some == [everything[1], everything[2], *everything[4:]]
+
+
+def test_a_burst_has_many_commands_in_flight_and_every_answer_is_judged():
+    with SimCluster(servers=3, seed=4) as cluster:
+        leader = cluster.leader()
+        cluster.client(rate=2, burst=100)
+        longest = 0
+        for _ in range(300):
+            cluster.run(0.01)
+            longest = max(longest, leader.raft.last_index - leader.raft.commit_index)
+        cluster.check()
+
+        assert longest > 20
+        assert len(cluster.history) > 100
+        assert all(o.call <= o.returned for o in cluster.history)
+
+
+def test_a_burst_on_a_server_that_crashes_is_over_at_once():
+    with SimCluster(servers=3, seed=5) as cluster:
+        leader = cluster.leader()
+        cluster.client(rate=100, burst=50)
+        cluster.partition([leader])
+        cluster.run_until(lambda: leader.raft.last_index > leader.raft.commit_index)
+        cluster.crash(leader)
+
+        cluster.check()
+        assert any(o.returned == float("inf") for o in cluster.history)
+
+
+@pytest.mark.parametrize("arguments", [{"rate": 0}, {"burst": 0}, {"burst": 1.5}])
+def test_bad_arguments_are_refused(arguments):
+    with SimCluster(servers=1, seed=1) as cluster, pytest.raises(ConfigError, match=next(iter(arguments))):
+        cluster.client(**arguments)
