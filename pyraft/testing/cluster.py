@@ -13,6 +13,7 @@ All seconds are virtual; the same seed gives the same run.
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -98,6 +99,7 @@ class SimCluster:
     Attributes:
         servers: by id: "n1", "n2", ...
         history: what the clients of ``client`` asked and were answered.
+        strikes: (number of the fault, number of the strike) of every strike that happened.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class SimCluster:
         self._clients: list[KvClient] = []
         self._faults = list(faults or [])
         self._faults_go_on = True
+        self.strikes: list[tuple[int, int]] = []
         self.servers: dict[str, SimServer] = {}
         for number in range(1, servers + 1):
             id = f"n{number}"
@@ -554,18 +557,33 @@ class SimCluster:
             fsm.apply = apply  # type: ignore[method-assign]
 
     def _let_loose(self, number: int, fault: Fault) -> None:
-        """Let a fault strike and relent on a thread of its own."""
-        rng = self.scheduler.random(f"fault:{number}:{fault.name}")
+        """Let a fault strike and relent on a thread of its own.
+
+        Its strikes keep their instants and what they draw whichever of them are left out.
+        """
+        occurrence = sum(1 for other in self._faults[:number] if other.name == fault.name)
+        stream = f"fault:{fault.name}:{occurrence}"
 
         def run() -> None:
-            fault.begin(self, rng)
-            while self._faults_go_on:
-                self.scheduler.sleep(rng.expovariate(1.0) * fault.every)
+            fault.begin(self, self.scheduler.random(stream))
+            due = self.now
+            for strike in itertools.count():
+                rng = self.scheduler.random(f"{stream}:{strike}")
+                due += fault.peace(rng)
+                late = due < self.now  # the strike before took longer than it was meant to
+                self.scheduler.sleep(due - self.now)
                 if not self._faults_go_on:
                     return
-                self.scheduler.note("fault", fault.name)
-                fault.strike(self, rng)
-                self.scheduler.sleep(rng.expovariate(1.0) * fault.lasting)
+                happens = not late and (fault.only is None or strike in fault.only)
+                lasting = fault.trouble(rng)
+                if happens:
+                    self.scheduler.note("fault", fault.name, strike)
+                    self.strikes.append((number, strike))
+                    fault.strike(self, rng)
+                due += lasting
+                self.scheduler.sleep(due - self.now)
+                if not happens:
+                    continue
                 if self._faults_go_on:
                     fault.relent(self, rng)
 

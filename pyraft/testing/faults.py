@@ -1,8 +1,8 @@
 """What goes wrong in a simulated cluster: each kind a small class, the mix drawn from the seed.
 
 A fault *strikes* every so often, lasts a while, and *relents*.  Both are means of exponential
-distributions, in virtual seconds.  Each fault draws from its own stream of random numbers, so
-leaving one out does not change the others.
+distributions, in virtual seconds.  Each strike draws from a stream of random numbers of its own, so
+leaving one out changes nothing that is drawn for the others.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import ConfigError
@@ -30,6 +31,15 @@ class Fault(ABC):
                 raise ConfigError(f"{self.name}: {what}={seconds!r} is not above 0 seconds")
         self.every = every
         self.lasting = lasting
+        self.only: Sequence[int] | None = None  # the numbers of the strikes that happen; None = all
+
+    def peace(self, rng: random.Random) -> float:
+        """Seconds until the next strike."""
+        return rng.expovariate(1.0) * self.every
+
+    def trouble(self, rng: random.Random) -> float:
+        """Seconds that one strike lasts."""
+        return rng.expovariate(1.0) * self.lasting
 
     def begin(self, cluster: SimCluster, rng: random.Random) -> None:  # noqa: B027  (optional)
         """Called once: for what is there from the start."""
@@ -174,10 +184,12 @@ class StarveThreads(Fault):
     name = "starve threads"
     _KINDS = ("-main", "-fsm", "-notify", "-repl-", "-beat-", "-vote-", "net-", "user-")
 
+    def trouble(self, rng: random.Random) -> float:
+        return rng.expovariate(1.0) * rng.choice([0.01, 0.2, 1.5])
+
     def strike(self, cluster: SimCluster, rng: random.Random) -> None:
         kind = rng.choice(self._KINDS)
         server = rng.choice([None, *cluster.servers])
-        self.lasting = rng.choice([0.01, 0.2, 1.5])
 
         def matches(task: object) -> bool:
             name = getattr(task, "name", "")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import ConfigError
 
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 class Policy(ABC):
     """Chooses the next task.  It has its own random stream and looks at nothing else."""
+
+    name: ClassVar[str] = ""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What its class takes to make an equal one."""
+        return {}
 
     def seed(self, rng: random.Random) -> None:
         """Take the stream to draw from; called once, before the first choice."""
@@ -33,6 +40,8 @@ class Policy(ABC):
 class RandomPolicy(Policy):
     """Every runnable task with equal probability, at every switch point."""
 
+    name = "random"
+
     def choose(self, runnable: Sequence[SimTask], current: SimTask | None) -> SimTask:
         return runnable[int(self._rng.random() * len(runnable))]
 
@@ -43,10 +52,16 @@ class RandomPolicy(Policy):
 class StickyPolicy(Policy):
     """Lets the current task run on with a probability, otherwise chooses at random."""
 
+    name = "sticky"
+
     def __init__(self, stay: float = 0.9) -> None:
         if not 0.0 <= stay < 1.0:
             raise ConfigError(f"stay={stay!r} is not a probability below 1: use for example 0.9")
         self._stay = stay
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {"stay": self._stay}
 
     def choose(self, runnable: Sequence[SimTask], current: SimTask | None) -> SimTask:
         if current is not None and self._rng.random() < self._stay:
@@ -63,6 +78,8 @@ class PriorityPolicy(Policy):
     Good at bugs that need few orderings but long delays (PCT: Burckhardt et al., 2010).
     """
 
+    name = "priority"
+
     def __init__(self, change_every: int = 500) -> None:
         if change_every < 1:
             raise ConfigError(f"change_every={change_every!r} is not a number of steps: use for example 500")
@@ -70,6 +87,10 @@ class PriorityPolicy(Policy):
         self._priorities: dict[int, float] = {}
         self._lowest = 0.0
         self._until_change = change_every
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {"change_every": self._change_every}
 
     def choose(self, runnable: Sequence[SimTask], current: SimTask | None) -> SimTask:
         self._until_change -= 1
@@ -88,6 +109,39 @@ class PriorityPolicy(Policy):
 
     def __repr__(self) -> str:
         return f"PriorityPolicy({self._change_every})"
+
+
+class CalmPolicy(Policy):
+    """Another policy, but in some stretches of its decisions the current task just goes on.
+
+    The other policy is asked all the same, so that its draws stay where they were.
+    """
+
+    def __init__(self, policy: Policy, stretches: Sequence[tuple[int, int]]) -> None:
+        self._policy = policy
+        self._stretches = sorted(stretches, reverse=True)  # the next one last
+        self._decisions = 0
+
+    def seed(self, rng: random.Random) -> None:
+        self._policy.seed(rng)
+
+    def choose(self, runnable: Sequence[SimTask], current: SimTask | None) -> SimTask:
+        number = self._decisions
+        self._decisions += 1
+        chosen = self._policy.choose(runnable, current)
+        stretches = self._stretches
+        while stretches and stretches[-1][1] <= number:
+            stretches.pop()
+        if stretches and stretches[-1][0] <= number:
+            return runnable[0] if current is None else current
+        return chosen
+
+    def __repr__(self) -> str:
+        return f"{self._policy!r}, calm in {len(self._stretches)} stretches"
+
+
+POLICIES: dict[str, type[Policy]] = {kind.name: kind for kind in (RandomPolicy, StickyPolicy, PriorityPolicy)}
+"""The policies by the names that scenarios use."""
 
 
 def draw_policy(rng: random.Random) -> Policy:
