@@ -99,6 +99,7 @@ class SimCluster:
     Attributes:
         servers: by id: "n1", "n2", ...
         history: what the clients of ``client`` asked and were answered.
+        clients: those of ``client``, oldest first.
         strikes: (number of the fault, number of the strike) of every strike that happened.
     """
 
@@ -137,7 +138,7 @@ class SimCluster:
         self.real_seconds = 0.0
         self._make_fsm = fsm
         self.futures: list[tuple[Group, RaftFuture[Any]]] = []
-        self._clients: list[KvClient] = []
+        self.clients: list[KvClient] = []
         self._faults = list(faults or [])
         self._faults_go_on = True
         self.strikes: list[tuple[int, int]] = []
@@ -359,8 +360,8 @@ class SimCluster:
             raise ConfigError(f"rate={rate!r} is not above 0: how many operations a second?")
         if not _is_int(burst) or burst < 1:
             raise ConfigError(f"burst={burst!r} is not a number of commands: use for example 100")
-        client = KvClient(self, f"c{len(self._clients) + 1}", rate, keys, burst, left_out)
-        self._clients.append(client)
+        client = KvClient(self, f"c{len(self.clients) + 1}", rate, keys, burst, left_out)
+        self.clients.append(client)
 
     def apply(self, command: bytes, timeout: float = 30.0) -> Any:
         """Have ``command`` applied by whoever leads, trying again while that is safe; its result.
@@ -422,9 +423,9 @@ class SimCluster:
 
     def stop_clients(self, timeout: float = 40.0) -> None:
         """Let the clients finish what they are doing."""
-        for client in self._clients:
+        for client in self.clients:
             client.stop()
-        self.run_until(lambda: all(client.task.ended for client in self._clients), timeout)
+        self.run_until(lambda: all(client.task.ended for client in self.clients), timeout)
 
     def check(self, liveness: float = 60.0) -> None:
         """End the faults and judge everything: progress, equal state, histories, a clean shutdown.
@@ -438,7 +439,7 @@ class SimCluster:
         try:
             self.stop_faults()
             self.judge.check_liveness(liveness)
-            if self._clients:
+            if self.clients:
                 self.run(_CALM)
             self.stop_clients()
             self.judge.check_equal_states(liveness)

@@ -11,7 +11,7 @@ the schedule) does not change what is drawn for the rest.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from math import isfinite
 from pathlib import Path
@@ -72,16 +72,19 @@ class ClientSpec:
     Attributes:
         rate: operations per virtual second.
         keys: how many keys it uses.
+        burst: most commands that it submits before it waits for an answer.
         only: the numbers of the operations that it does, from 1; None = all.
     """
 
     rate: float = 6.0
     keys: int = 10
+    burst: int = 1
     only: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_number("client: rate", self.rate, "operations a second, above 0")
         _check_count("client: keys", self.keys, 1, 1_000_000)
+        _check_count("client: burst", self.burst, 1, 100_000)
         _check_only("client", self.only)
 
 
@@ -220,14 +223,15 @@ def draw_scenario(seed: int, servers: int | None = None, seconds: float = 30.0) 
         "max_proposals": rng.choice([65536, 2]),
     }
     lines = rng.choice([0.0, 0.0, 0.0, 0.05])
-    clients = (ClientSpec(rate=rng.choice([3.0, 6.0, 20.0]), keys=rng.choice([3, 10])),) * 4
+    clients = [ClientSpec(rate=rng.choice([3.0, 6.0, 20.0]), keys=rng.choice([3, 10]))] * 3
+    clients.append(ClientSpec(rate=rng.choice([0.5, 2.0]), burst=rng.choice([10, 100, 200])))
     policy = draw_policy(Random(f"scenario/{seed}/policy"))
     faults = draw_faults(Random(f"scenario/{seed}/faults"))
     return Scenario(
         seed=seed,
         servers=drawn if servers is None else servers,
         seconds=seconds,
-        clients=clients,
+        clients=tuple(clients),
         config=config,
         faults=tuple(FaultSpec(fault.name, fault.every, fault.lasting) for fault in faults),
         policy=policy.name,
@@ -247,6 +251,7 @@ class RunResult:
         failure: what did not hold, None if all did; its ``__notes__`` describe the moment.
         events: the latest things that happened: (virtual time, thread, what, ...).
         strikes: (number of the fault, number of the strike) of every strike that happened.
+        begun: for each client the number of the latest operation that it began.
     """
 
     scenario: Scenario
@@ -259,6 +264,7 @@ class RunResult:
     failure: Exception | None
     events: list[tuple[Any, ...]]
     strikes: list[tuple[int, int]]
+    begun: list[int]
 
 
 def run_scenario(scenario: Scenario, fsm: Callable[[], FSM] = KvFsm) -> RunResult:
@@ -282,7 +288,8 @@ def run_scenario(scenario: Scenario, fsm: Callable[[], FSM] = KvFsm) -> RunResul
     failure: Exception | None = None
     try:
         for client in scenario.clients:
-            cluster.client(client.rate, client.keys)
+            left_out = () if client.only is None else _AllBut(client.only)
+            cluster.client(client.rate, client.keys, client.burst, left_out)
         cluster.run(scenario.seconds)
         cluster.check()
     except Exception as error:
@@ -299,9 +306,18 @@ def run_scenario(scenario: Scenario, fsm: Callable[[], FSM] = KvFsm) -> RunResul
         failure=failure,
         events=list(scheduler.events),
         strikes=list(cluster.strikes),
+        begun=[client.begun for client in cluster.clients],
     )
     cluster.close()
     return result
+
+
+class _AllBut(Container[int]):
+    def __init__(self, kept: Iterable[int]) -> None:
+        self._kept = frozenset(kept)
+
+    def __contains__(self, number: object) -> bool:
+        return number not in self._kept
 
 
 def _specs(what: str, kind: type[Any], listed: Any) -> tuple[Any, ...]:

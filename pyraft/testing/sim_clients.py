@@ -120,6 +120,7 @@ class KvClient:
 
     Attributes:
         task: its thread.
+        begun: the number of the latest operation that it began, 0 = none yet.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class KvClient:
         self._burst = burst
         self._left_out = left_out
         self._goes_on = True
+        self.begun = 0
         self._seen: dict[str, str | None] = {}
         self._target: str | None = None
         self.task = cluster.scheduler.spawn(name, self._run)
@@ -166,6 +168,7 @@ class KvClient:
             size = 1 if self._burst == 1 else 1 + int(rng.random() * self._burst)
             numbers = range(first, first + size)
             first += size
+            self.begun = first - 1
             wanted = [
                 self._draw(number, place)
                 for place, number in enumerate(numbers)
