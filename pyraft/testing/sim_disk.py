@@ -20,7 +20,11 @@ from typing import NamedTuple, Protocol
 from ..errors import ConfigError, CorruptStoreError, LogNotFoundError, StorageError, StoreFullError
 from ..log import Log, LogType, decode_log
 from ..logstore.base import LogStore, StableStore
+from ..logstore.records import LARGEST_INDEX
 from .sim_runtime import Scheduler, SimRuntime
+
+LARGEST_KEY_BYTES = 510
+"""As LMDB's, so that a key that a real store refuses is refused here."""
 
 _RECORD = struct.Struct(">QI")  # index, checksum of the entry's bytes
 
@@ -189,12 +193,7 @@ class SimDisk:
             for index in range(first, last + 1):
                 self._entries.pop(index, None)
             self._configurations = [i for i in self._configurations if not first <= i <= last]
-            if first <= self._first:
-                self._first = last + 1
-            if last >= self._last:
-                self._last = first - 1
-            if self._first > self._last:
-                self._first = self._last = 0
+            self._find_ends()
         for log in transaction.logs:
             encoded, index = log.encoded, log.index
             self._entries[index] = _RECORD.pack(index, zlib.crc32(encoded, index)) + encoded
@@ -205,6 +204,15 @@ class SimDisk:
             self._last = max(self._last, last)
         for key, value in transaction.values:
             self._values[key] = value
+
+    def _find_ends(self) -> None:
+        """Move the first and last index inwards to entries that are there."""
+        while self._first <= self._last and self._first not in self._entries:
+            self._first += 1
+        while self._first <= self._last and self._last not in self._entries:
+            self._last -= 1
+        if self._first > self._last:
+            self._first = self._last = 0
 
     def _index_configurations(self, logs: Sequence[Log]) -> None:
         kept = set(self._configurations).difference(log.index for log in logs)
@@ -219,26 +227,27 @@ class SimStore(LogStore, StableStore):
         self._disk = disk
         self._runtime = runtime
         self._latched: str | None = None
+        self._closed = False
 
     def first_index(self) -> int:
-        self._runtime.enter()
+        self._enter()
         return self._disk.first_index
 
     def last_index(self) -> int:
-        self._runtime.enter()
+        self._enter()
         return self._disk.last_index
 
     def get_log(self, index: int) -> Log:
-        self._runtime.enter()
+        self._enter()
         return self._disk.entry(index)
 
     def get_logs(self, first: int, last: int, max_bytes: int) -> list[Log]:
-        self._runtime.enter()
+        self._enter()
         logs: list[Log] = []  # in one step, as a read transaction sees one state
         size = 0
         for index in range(first, last + 1):
             log = self._disk.entry(index)
-            size += len(log.data)
+            size += len(log.data) + len(log.extensions)
             if logs and size > max_bytes:
                 break
             logs.append(log)
@@ -248,7 +257,7 @@ class SimStore(LogStore, StableStore):
 
     def configuration_indexes(self) -> tuple[int, ...]:
         """Indexes of the configuration entries in the log, newest last."""
-        self._runtime.enter()
+        self._enter()
         return self._disk.configuration_indexes
 
     def store_logs(self, logs: Sequence[Log]) -> None:
@@ -269,15 +278,25 @@ class SimStore(LogStore, StableStore):
             self._commit(Transaction((first, last)))
 
     def set(self, key: bytes, value: bytes) -> None:
+        _check_key(key)
         self._commit(Transaction(values=((bytes(key), bytes(value)),)))
 
     def get(self, key: bytes) -> bytes | None:
-        self._runtime.enter()
+        _check_key(key)
+        self._enter()
         return self._disk.value(bytes(key))
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _enter(self) -> None:
+        self._runtime.enter()
+        if self._closed:
+            raise StorageError(f"the store on {self._disk.server}'s disk is closed: open it again to use it")
 
     def _commit(self, transaction: Transaction) -> None:
         runtime, disk = self._runtime, self._disk
-        runtime.enter()
+        self._enter()
         if self._latched is not None:
             raise StorageError(f"an earlier write failed, so nothing is written any more: {self._latched}")
         if disk.is_full or disk.draws(disk.conditions.full):
@@ -302,9 +321,16 @@ class SimStore(LogStore, StableStore):
 def _check_ascending(logs: Sequence[Log]) -> None:
     previous = 0
     for log in logs:
-        if log.index <= previous:
+        if not previous < log.index <= LARGEST_INDEX:
             raise ConfigError(f"entry {log.index} cannot follow entry {previous}: indexes ascend from 1")
         previous = log.index
+
+
+def _check_key(key: bytes) -> None:
+    if len(key) > LARGEST_KEY_BYTES:
+        raise ConfigError(
+            f"a key of {len(key)} bytes is too long for the store: use at most {LARGEST_KEY_BYTES}"
+        )
 
 
 def _describe(transaction: Transaction) -> str:
