@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from random import Random
 from time import perf_counter
 from types import TracebackType
 from typing import Any
@@ -39,7 +40,7 @@ from ..state import RaftState
 from .faults import Fault
 from .invariants import Judge, Violation
 from .linearizability import Operation, check_linearizable
-from .sim_clients import KvClient, Outcome, submit_all
+from .sim_clients import CommandClient, KvClient, Outcome, submit_all
 from .sim_disk import SimDisk, SimStore
 from .sim_kv import KvFsm, KvModel
 from .sim_network import SimNetwork, SimTransport
@@ -348,20 +349,29 @@ class SimCluster:
         server.is_empty = True
 
     def client(
-        self, rate: float = 20.0, keys: int = 10, burst: int = 1, left_out: Container[int] = ()
+        self,
+        rate: float = 20.0,
+        keys: int = 10,
+        burst: int = 1,
+        left_out: Container[int] = (),
+        draw_command: Callable[[Random], bytes] | None = None,
     ) -> None:
         """One more client of a ``KvFsm``: it asks ``rate`` times a second until ``stop_clients``.
 
         Args:
             burst: each time it submits up to that many commands before it waits for an answer.
             left_out: numbers of operations, from 1, that it does not send.
+            draw_command: makes its commands, for a state machine that is no ``KvFsm``.
         """
         if not rate > 0:
             raise ConfigError(f"rate={rate!r} is not above 0: how many operations a second?")
         if not _is_int(burst) or burst < 1:
             raise ConfigError(f"burst={burst!r} is not a number of commands: use for example 100")
-        client = KvClient(self, f"c{len(self.clients) + 1}", rate, keys, burst, left_out)
-        self.clients.append(client)
+        name = f"c{len(self.clients) + 1}"
+        if draw_command is None:
+            self.clients.append(KvClient(self, name, rate, keys, burst, left_out))
+        else:
+            self.clients.append(CommandClient(self, name, rate, burst, left_out, draw_command))
 
     def apply(self, command: bytes, timeout: float = 30.0) -> Any:
         """Have ``command`` applied by whoever leads, trying again while that is safe; its result.
@@ -619,6 +629,15 @@ def _check_arguments(servers: int, seed: int, fsm: Any, faults: Sequence[Fault] 
             raise ConfigError(
                 f"{fault!r} is not a Fault: use instances of the classes in pyraft.testing.faults"
             )
+    check_fsm_factory(fsm)
+
+
+def check_fsm_factory(fsm: Any) -> None:
+    """Refuse what makes no state machine.
+
+    Raises:
+        ConfigError: ``fsm()`` fails, or gives something else.
+    """
     try:
         made = fsm()
     except Exception as error:

@@ -15,16 +15,19 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from math import isfinite
 from pathlib import Path
+from pkgutil import resolve_name
 from random import Random
 from typing import Any, TypeVar
 
 from ..config import Config
 from ..errors import ConfigError
 from ..fsm import FSM
-from .cluster import SimCluster
+from .cluster import SimCluster, check_fsm_factory
 from .faults import KINDS, Fault, draw_faults
+from .invariants import Violation
 from .sim_kv import KvFsm
 from .sim_policies import POLICIES, CalmPolicy, Policy, draw_policy
+from .sim_runtime import SimulationError
 
 _T = TypeVar("_T", bound="FaultSpec | ClientSpec | Scenario")
 
@@ -266,16 +269,51 @@ class RunResult:
     strikes: list[tuple[int, int]]
     begun: list[int]
 
+    @property
+    def promise(self) -> str:
+        """Which promise the failure broke; equal for failures of one kind, "" if there is none."""
+        failure = self.failure
+        if failure is None:
+            return ""
+        if isinstance(failure, Violation):
+            return failure.promise
+        if isinstance(failure, SimulationError):
+            cause = failure.__cause__
+            return (
+                str(failure).split("\n")[0].split(":")[0]
+                if cause is None
+                else f"died of {type(cause).__name__}"
+            )
+        return type(failure).__name__
 
-def run_scenario(scenario: Scenario, fsm: Callable[[], FSM] = KvFsm) -> RunResult:
+
+def load_fsm(name: str) -> Callable[[], FSM]:
+    """What ``module:Class`` names; the simulator's own key-value store for "".
+
+    Raises:
+        ConfigError: there is no such thing, or it makes no state machine.
+    """
+    if not name:
+        return KvFsm
+    try:
+        found: Callable[[], FSM] = resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"fsm={name!r} cannot be loaded: {error}; write it as module:Class") from error
+    check_fsm_factory(found)
+    return found
+
+
+def run_scenario(scenario: Scenario, fsm: Callable[[], FSM] | None = None) -> RunResult:
     """Run a scenario to its end or its first failure; every thread of it is gone afterwards.
 
     Args:
-        fsm: makes the state machines; it must understand what the clients send.
+        fsm: makes the state machines, instead of ``scenario.fsm``.  It understands the commands of
+            ``KvFsm``, or has a function ``draw_command(rng) -> bytes`` that makes others.
 
     Raises:
-        ConfigError: ``fsm`` cannot be built.
+        ConfigError: no state machine can be built.
     """
+    fsm = load_fsm(scenario.fsm) if fsm is None else fsm
     cluster = SimCluster(
         scenario.servers,
         scenario.seed,
@@ -285,11 +323,12 @@ def run_scenario(scenario: Scenario, fsm: Callable[[], FSM] = KvFsm) -> RunResul
         policy=scenario.make_policy(),
         preempt_lines=scenario.preempt_lines,
     )
+    draw_command = getattr(fsm, "draw_command", None)
     failure: Exception | None = None
     try:
         for client in scenario.clients:
             left_out = () if client.only is None else _AllBut(client.only)
-            cluster.client(client.rate, client.keys, client.burst, left_out)
+            cluster.client(client.rate, client.keys, client.burst, left_out, draw_command)
         cluster.run(scenario.seconds)
         cluster.check()
     except Exception as error:

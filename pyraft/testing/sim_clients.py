@@ -8,7 +8,7 @@ some out does not change what the others are.
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -169,13 +169,9 @@ class KvClient:
             numbers = range(first, first + size)
             first += size
             self.begun = first - 1
-            wanted = [
-                self._draw(number, place)
-                for place, number in enumerate(numbers)
-                if number not in self._left_out
-            ]
+            wanted = [(number, place) for place, number in enumerate(numbers) if number not in self._left_out]
             if wanted:
-                self._do(self._target or target, wanted)
+                self._ask(self._target or target, wanted)
 
     def _stream(self, purpose: str, number: int) -> random.Random:
         return self._cluster.scheduler.random(f"{purpose}:{self._name}:{number}")
@@ -186,12 +182,12 @@ class KvClient:
         key = f"k{int(rng.random() * self._keys)}" if self._burst == 1 else f"b{place}"
         return key, draw_operation(rng, f"{self._name}.{number}", self._seen.get(key))
 
-    def _do(self, target: str, wanted: list[tuple[str, tuple[str, ...]]]) -> None:
+    def _ask(self, target: str, wanted: list[tuple[int, int]]) -> None:
+        """Do the operations of these (numbers, places in their burst)."""
         cluster = self._cluster
-        server = cluster.servers[target]
-        commands = [encode_command(key, operation) for key, operation in wanted]
-        outcomes = submit_all(cluster, server, commands, _PATIENCE)
-        for (key, operation), outcome in zip(wanted, outcomes, strict=True):
+        operations = [self._draw(number, place) for number, place in wanted]
+        outcomes = self._submit(target, [encode_command(key, operation) for key, operation in operations])
+        for (key, operation), outcome in zip(operations, outcomes, strict=True):
             error = outcome.error
             if error is None:
                 self._remember(key, operation, outcome.value)
@@ -202,10 +198,14 @@ class KvClient:
                 )
             elif not outcome.certain and operation[0] != "get":
                 cluster.history.append(Operation(self._name, key, operation, None, outcome.asked_at))
+
+    def _submit(self, target: str, commands: list[bytes]) -> list[Outcome]:
+        outcomes = submit_all(self._cluster, self._cluster.servers[target], commands, _PATIENCE)
         last = outcomes[-1].error
-        self._target = server.id if last is None else None
+        self._target = target if last is None else None
         if isinstance(last, NotLeaderError):
             self._target = last.leader_id
+        return outcomes
 
     def _remember(self, key: str, operation: tuple[str, ...], value: Any) -> None:
         match operation:
@@ -215,3 +215,23 @@ class KvClient:
                 self._seen[key] = new if value else None
             case _:
                 self._seen[key] = value
+
+
+class CommandClient(KvClient):
+    """Sends commands of the user's own; nobody judges what their answers say."""
+
+    def __init__(
+        self,
+        cluster: SimCluster,
+        name: str,
+        rate: float,
+        burst: int,
+        left_out: Container[int],
+        draw_command: Callable[[random.Random], bytes],
+    ) -> None:
+        """Start it; ``draw_command`` makes each command from the stream it is given."""
+        self._draw_command = draw_command
+        super().__init__(cluster, name, rate, 1, burst, left_out)
+
+    def _ask(self, target: str, wanted: list[tuple[int, int]]) -> None:
+        self._submit(target, [self._draw_command(self._stream("client", number)) for number, _ in wanted])
