@@ -132,6 +132,32 @@ def decode_configuration(data: bytes) -> Configuration:
         raise CorruptStoreError(f"configuration entry cannot be read: {error!r}") from error
 
 
+def encode_peers(configuration: Configuration) -> bytes:
+    """Go's bytes for the voters' addresses: what snapshots had before there were configurations."""
+    import msgpack
+
+    packed: bytes = msgpack.packb([s.address.encode() for s in configuration.voters], use_bin_type=False)
+    return packed
+
+
+def decode_peers(data: bytes) -> Configuration:
+    """A configuration in which every address of ``data`` votes, and is its server's id too.
+
+    Raises:
+        CorruptStoreError: the bytes are no list of addresses.
+    """
+    import msgpack
+
+    try:
+        raws: Any = msgpack.unpackb(data, raw=True)
+        if not isinstance(raws, list):
+            raise TypeError(f"a list expected and not {raws!r}")
+        addresses = [_text(raw) for raw in raws]
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise CorruptStoreError(f"list of peers cannot be read: {error!r}") from error
+    return Configuration(tuple(Server(address, address) for address in addresses))
+
+
 def _server(fields: Any) -> Server:
     if isinstance(fields, list):  # Go's order of declaration
         suffrage, id_, address = fields[0], fields[1], fields[2]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from .configuration import Configuration
 from .log import Log
 
 PROTOCOL_VERSION = 3
@@ -96,7 +97,10 @@ class RequestPreVoteResponse:
 
 @dataclass(frozen=True, slots=True)
 class TimeoutNowRequest:
+    """Stand for election at once.  ``term``: the sender's, 0 = it does not say (a Go server)."""
+
     header: RpcHeader
+    term: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +127,72 @@ class StandingResponse:
     last_log: int
 
 
+@dataclass(frozen=True, slots=True)
+class ReadIndexRequest:
+    """Up to where must a server have applied before it may answer a read that begins now?
+
+    Asked of the leader.  A call of pyraft's own service; Go servers do not know it.
+    """
+
+    header: RpcHeader
+
+
+@dataclass(frozen=True, slots=True)
+class ReadIndexResponse:
+    """``index`` was committed when the leader of ``term`` proved that it still led."""
+
+    header: RpcHeader
+    term: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSnapshotRequest:
+    """What the stream of ``size`` bytes that follows holds: everything up to (last_log_index, last_log_term).
+
+    The cluster's members were ``configuration``, of the entry ``configuration_index``.
+    """
+
+    header: RpcHeader
+    term: int
+    last_log_index: int
+    last_log_term: int
+    configuration: Configuration
+    configuration_index: int
+    size: int
+    snapshot_version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotChunk:
+    """The next bytes of the snapshot on the same stream."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSnapshotResponse:
+    """``success``: the snapshot is stored, or was not needed."""
+
+    header: RpcHeader
+    term: int
+    success: bool = False
+
+
 Request = (
-    AppendEntriesRequest | RequestVoteRequest | RequestPreVoteRequest | TimeoutNowRequest | StandingRequest
+    AppendEntriesRequest
+    | RequestVoteRequest
+    | RequestPreVoteRequest
+    | TimeoutNowRequest
+    | StandingRequest
+    | ReadIndexRequest
 )
+"""The requests of one message.  InstallSnapshot is a stream, and not among them."""
 Response = (
     AppendEntriesResponse
     | RequestVoteResponse
     | RequestPreVoteResponse
     | TimeoutNowResponse
     | StandingResponse
+    | ReadIndexResponse
 )

@@ -19,7 +19,7 @@ from .fsm import FSM
 from .fsm_runner import FsmRunner
 from .futures import RaftFuture, ShutdownFuture
 from .logstore.base import LogStore, StableStore
-from .messages import AppendEntriesRequest
+from .messages import AppendEntriesRequest, InstallSnapshotRequest, InstallSnapshotResponse
 from .notifier import Notifier
 from .proposals import ProposalQueue
 from .roles.arrival import Arrival
@@ -27,11 +27,11 @@ from .roles.base import Next, Role, RoleName
 from .roles.candidate import Candidate
 from .roles.follower import Follower
 from .roles.leader import Leader
-from .rpc_handlers import answer_heartbeat
+from .rpc_handlers import UNEXPECTED_TEXT, answer_heartbeat
 from .runtime import Inbox, NotifyChannel, Runtime, Task
 from .snapshots.base import SnapshotStore
 from .state import NodeState, RaftState
-from .transport.base import IncomingRpc, Transport
+from .transport.base import IncomingRpc, SnapshotSource, Transport
 from .waiting import Waiters
 
 _OWN_CODE_SECONDS = 5.0
@@ -137,6 +137,12 @@ class Node:
             rpc.respond(TransportError(f"{context.id} is busy: too many bytes of requests wait there"))
             return
         self._inbox.put(rpc)
+
+    def receive_snapshot(
+        self, request: InstallSnapshotRequest, source: SnapshotSource
+    ) -> InstallSnapshotResponse | RaftError:
+        """Refuse a snapshot: this server cannot install any yet.  On a thread of the transport."""
+        return TransportError(UNEXPECTED_TEXT)
 
     def bootstrap(self, configuration: Configuration, future: RaftFuture[None]) -> None:
         self._inbox.put(BootstrapRequested(configuration, future))

@@ -21,6 +21,10 @@ from ..log import Log, LogType
 from ..messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    ReadIndexRequest,
+    ReadIndexResponse,
     Request,
     RequestPreVoteRequest,
     RequestPreVoteResponse,
@@ -33,7 +37,7 @@ from ..messages import (
     TimeoutNowRequest,
     TimeoutNowResponse,
 )
-from ..transport.base import AppendPipeline, IncomingRpc, Transport
+from ..transport.base import AppendPipeline, IncomingRpc, SnapshotSource, Transport
 
 MakePair = Callable[[], tuple[Transport, Transport]]
 T = TypeVar("T")
@@ -77,6 +81,11 @@ class _Handler:
         if answer is not None:
             rpc.respond(answer)
         self.received.put(rpc)
+
+    def receive_snapshot(
+        self, request: InstallSnapshotRequest, source: SnapshotSource
+    ) -> InstallSnapshotResponse | RaftError:
+        return TransportError("no snapshot was expected here")
 
     def next(self, what: str) -> IncomingRpc:
         try:
@@ -233,7 +242,9 @@ def every_message_arrives_as_it_was_sent(pair: _Pair) -> None:
         (RequestVoteRequest(header, 7, 6, 3), RequestVoteResponse(reply, 7, False)),
         (RequestPreVoteRequest(header, 8, 6, 3), RequestPreVoteResponse(reply, 7, True)),
         (TimeoutNowRequest(header), TimeoutNowResponse(reply)),
+        (TimeoutNowRequest(header, 7), TimeoutNowResponse(reply)),
         (StandingRequest(header), StandingResponse(reply, 7, 6)),
+        (ReadIndexRequest(header), ReadIndexResponse(reply, 7, 6)),
     ]
     answers = [answer for _, answer in conversations]
     handler = pair.serve(lambda request: answers.pop(0))

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from ..configuration import Server
-from ..errors import RaftError
-from ..messages import AppendEntriesRequest, AppendEntriesResponse, Request, Response
+from ..errors import RaftError, UnsupportedProtocolError
+from ..messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    Request,
+    Response,
+)
 
 
 class IncomingRpc:
@@ -44,6 +51,20 @@ class IncomingRpc:
         return self._is_abandoned is not None and self._is_abandoned()
 
 
+class SnapshotSource(Protocol):
+    """The bytes of a snapshot that another server is sending.  One thread reads it."""
+
+    def read(self, max_bytes: int) -> bytes:
+        """The next bytes, at least one; b"" once all that were announced have been read, and no more came.
+
+        Blocks until there are some.
+
+        Raises:
+            TransportError: the stream broke, brought nothing for too long, ended early, or
+                carries more than was announced.  What was read of it is worthless.
+        """
+
+
 class RpcHandler(Protocol):
     """The server behind a transport."""
 
@@ -51,6 +72,16 @@ class RpcHandler(Protocol):
         """Take ``rpc``; it is answered later from any thread.  Never blocks.
 
         Called on the transport's threads.
+        """
+
+    def receive_snapshot(
+        self, request: InstallSnapshotRequest, source: SnapshotSource
+    ) -> InstallSnapshotResponse | RaftError:
+        """Read the snapshot from ``source``, store it, and return the answer to the sender.
+
+        Called on a thread of the transport, which may block here until the snapshot is stored.
+        Nothing needs to be read if the answer is known without.  A RaftError, returned or
+        raised, reaches the sender as text.
         """
 
 
@@ -114,6 +145,33 @@ class Transport(ABC):
         Raises:
             TransportError: the stream cannot even be begun.
         """
+
+    def install_snapshot(
+        self,
+        peer: Server,
+        request: InstallSnapshotRequest,
+        source: BinaryIO,
+        timeout: float,
+        is_over: Callable[[], bool],
+    ) -> InstallSnapshotResponse:
+        """Send a snapshot, ``request.size`` bytes of ``source``, and wait for the answer.
+
+        Blocks the calling thread, which reads ``source`` piece by piece.  Heartbeats, votes and
+        other calls to the peer do not queue behind it.  If it ends in an error before the last
+        byte, the peer's handler cannot take what it got for a complete snapshot.
+
+        Args:
+            timeout: seconds without progress (the peer takes no more bytes) after which it
+                fails, however long the whole takes.  The answer may come up to ten times as
+                long after the last byte: the peer may load the snapshot before it answers.
+            is_over: asked several times a second; once it says True the stream is cancelled.
+
+        Raises:
+            TransportError: no progress, no answer in time, no connection, the peer answered an
+                error, ``is_over``, or ``source`` failed or ended early (see ``__cause__``).
+            UnsupportedProtocolError: this transport, or the peer, cannot do it.
+        """
+        raise UnsupportedProtocolError(f"{type(self).__name__} cannot send snapshots")
 
     def forget(self, peer: Server) -> None:  # noqa: B027  (optional to override)
         """Free connections and threads kept for ``peer``.  It may be called again later."""

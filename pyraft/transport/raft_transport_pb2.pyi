@@ -139,10 +139,12 @@ class RequestPreVoteResponse(_message.Message):
     def __init__(self, rpc_header: _Optional[_Union[RPCHeader, _Mapping]] = ..., term: _Optional[int] = ..., granted: bool = ...) -> None: ...
 
 class TimeoutNowRequest(_message.Message):
-    __slots__ = ("rpc_header",)
+    __slots__ = ("rpc_header", "term")
     RPC_HEADER_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
     rpc_header: RPCHeader
-    def __init__(self, rpc_header: _Optional[_Union[RPCHeader, _Mapping]] = ...) -> None: ...
+    term: int
+    def __init__(self, rpc_header: _Optional[_Union[RPCHeader, _Mapping]] = ..., term: _Optional[int] = ...) -> None: ...
 
 class TimeoutNowResponse(_message.Message):
     __slots__ = ("rpc_header",)
@@ -201,3 +203,19 @@ class StandingResponse(_message.Message):
     term: int
     last_log: int
     def __init__(self, rpc_header: _Optional[_Union[RPCHeader, _Mapping]] = ..., term: _Optional[int] = ..., last_log: _Optional[int] = ...) -> None: ...
+
+class ReadIndexRequest(_message.Message):
+    __slots__ = ("rpc_header",)
+    RPC_HEADER_FIELD_NUMBER: _ClassVar[int]
+    rpc_header: RPCHeader
+    def __init__(self, rpc_header: _Optional[_Union[RPCHeader, _Mapping]] = ...) -> None: ...
+
+class ReadIndexResponse(_message.Message):
+    __slots__ = ("rpc_header", "term", "index")
+    RPC_HEADER_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    rpc_header: RPCHeader
+    term: int
+    index: int
+    def __init__(self, rpc_header: _Optional[_Union[RPCHeader, _Mapping]] = ..., term: _Optional[int] = ..., index: _Optional[int] = ...) -> None: ...

@@ -18,11 +18,16 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from ..errors import TransportError
+from ..configuration import decode_configuration, decode_peers, encode_configuration, encode_peers
+from ..errors import CorruptStoreError, TransportError
 from ..log import Log, LogType, uvarint
 from ..messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    ReadIndexRequest,
+    ReadIndexResponse,
     Request,
     RequestPreVoteRequest,
     RequestPreVoteResponse,
@@ -233,12 +238,19 @@ def _decode_pre_vote_response(data: bytes) -> RequestPreVoteResponse:
 # ── the rest ──
 
 
-def _encode_header_only(message: TimeoutNowRequest | TimeoutNowResponse | StandingRequest) -> bytes:
+def _encode_header_only(message: TimeoutNowResponse | StandingRequest | ReadIndexRequest) -> bytes:
     return _header_field(message.header)
 
 
+def _encode_timeout_now_request(request: TimeoutNowRequest) -> bytes:
+    return pb.TimeoutNowRequest(
+        rpc_header=_header_message(request.header), term=request.term
+    ).SerializeToString()
+
+
 def _decode_timeout_now_request(data: bytes) -> TimeoutNowRequest:
-    return TimeoutNowRequest(_header_of(_parse(pb.TimeoutNowRequest, data)))
+    message = _parse(pb.TimeoutNowRequest, data)
+    return TimeoutNowRequest(_header_of(message), message.term)
 
 
 def _decode_timeout_now_response(data: bytes) -> TimeoutNowResponse:
@@ -258,6 +270,119 @@ def _encode_standing_response(response: StandingResponse) -> bytes:
 def _decode_standing_response(data: bytes) -> StandingResponse:
     message = _parse(pb.StandingResponse, data)
     return StandingResponse(_header_of(message), message.term, message.last_log)
+
+
+def _decode_read_index_request(data: bytes) -> ReadIndexRequest:
+    return ReadIndexRequest(_header_of(_parse(pb.ReadIndexRequest, data)))
+
+
+def _encode_read_index_response(response: ReadIndexResponse) -> bytes:
+    return pb.ReadIndexResponse(
+        rpc_header=_header_message(response.header), term=response.term, index=response.index
+    ).SerializeToString()
+
+
+def _decode_read_index_response(data: bytes) -> ReadIndexResponse:
+    message = _parse(pb.ReadIndexResponse, data)
+    return ReadIndexResponse(_header_of(message), message.term, message.index)
+
+
+# ── InstallSnapshot: one message of metadata, then messages that have only data ──
+
+INSTALL_SNAPSHOT_PATH = "/RaftTransport/InstallSnapshot"
+
+_LARGEST_SNAPSHOT_BYTES = 2**60
+"""An exbibyte: no disk holds that, so whoever announces more is mistaken."""
+_NEWEST_SNAPSHOT_VERSION = 1
+
+
+def encode_install_snapshot(request: InstallSnapshotRequest) -> bytes:
+    """The first message of the stream.
+
+    Raises:
+        TransportError: no snapshot can have that size.
+    """
+    _check_size(request.size)
+    with_configuration = request.snapshot_version > 0
+    return pb.InstallSnapshotRequest(
+        rpc_header=_header_message(request.header),
+        term=request.term,
+        leader=request.header.addr.encode(),
+        last_log_index=request.last_log_index,
+        last_log_term=request.last_log_term,
+        peers=encode_peers(request.configuration),
+        configuration=encode_configuration(request.configuration) if with_configuration else b"",
+        configuration_index=request.configuration_index if with_configuration else 0,
+        size=request.size,
+        snapshot_version=request.snapshot_version,
+    ).SerializeToString()
+
+
+def decode_install_snapshot(data: bytes) -> tuple[InstallSnapshotRequest, bytes]:
+    """The first message of the stream: the request, and the snapshot's first bytes (may be none).
+
+    Raises:
+        TransportError: the bytes are not the message, or announce what cannot be.
+    """
+    message = _parse(pb.InstallSnapshotRequest, data)
+    _check_size(message.size)
+    if not 0 <= message.snapshot_version <= _NEWEST_SNAPSHOT_VERSION:
+        raise TransportError(
+            f"a snapshot of the unknown version {message.snapshot_version}: "
+            f"the sender runs a newer version; update this server"
+        )
+    # Version 0 is older than configurations: whoever is in it votes, as of the snapshot's index.
+    has_configuration = message.snapshot_version > 0
+    try:
+        configuration = (
+            decode_configuration(message.configuration) if has_configuration else decode_peers(message.peers)
+        )
+    except CorruptStoreError as error:
+        what = "configuration" if has_configuration else "peers"
+        raise TransportError(f"failed to decode {what}: {error}") from error
+    request = InstallSnapshotRequest(
+        _header_of(message, message.leader),
+        message.term,
+        message.last_log_index,
+        message.last_log_term,
+        configuration,
+        message.configuration_index if has_configuration else message.last_log_index,
+        message.size,
+        message.snapshot_version,
+    )
+    return request, message.data
+
+
+def encode_snapshot_chunk(data: bytes) -> bytes:
+    """A later message of the stream."""
+    return b"\x52" + uvarint(len(data)) + data
+
+
+def decode_snapshot_chunk(data: bytes) -> bytes:
+    """What a later message of the stream carries.
+
+    Raises:
+        TransportError: the bytes are not the message.
+    """
+    chunk: bytes = _parse(pb.InstallSnapshotRequest, data).data
+    return chunk
+
+
+def encode_install_snapshot_response(response: InstallSnapshotResponse) -> bytes:
+    return pb.InstallSnapshotResponse(
+        rpc_header=_header_message(response.header), term=response.term, success=response.success
+    ).SerializeToString()
+
+
+def decode_install_snapshot_response(data: bytes) -> InstallSnapshotResponse:
+    """Raises TransportError: the bytes are not the message."""
+    message = _parse(pb.InstallSnapshotResponse, data)
+    return InstallSnapshotResponse(_header_of(message), message.term, message.success)
+
+
+def _check_size(size: int) -> None:
+    if not 0 <= size <= _LARGEST_SNAPSHOT_BYTES:
+        raise TransportError(f"a snapshot of {size} bytes cannot be: this request is damaged")
 
 
 _RAFT, _OURS = "RaftTransport", "PyRaft"
@@ -300,7 +425,7 @@ METHODS: dict[type[Request], Method] = {
     TimeoutNowRequest: Method(
         _RAFT,
         "TimeoutNow",
-        _encode_header_only,
+        _encode_timeout_now_request,
         _decode_timeout_now_request,
         _encode_header_only,
         _decode_timeout_now_response,
@@ -312,6 +437,14 @@ METHODS: dict[type[Request], Method] = {
         _decode_standing_request,
         _encode_standing_response,
         _decode_standing_response,
+    ),
+    ReadIndexRequest: Method(
+        _OURS,
+        "ReadIndex",
+        _encode_header_only,
+        _decode_read_index_request,
+        _encode_read_index_response,
+        _decode_read_index_response,
     ),
 }
 """The calls with one request and one response, by the type of the request."""
