@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from .check_fsm import check_fsm
 from .check_log_store import check_log_store
+from .check_transport import check_transport
 from .cluster import SimCluster, SimServer
 from .faults import Fault, draw_faults
 from .invariants import Violation
@@ -19,7 +21,9 @@ __all__ = [
     "SimServer",
     "SimulationError",
     "Violation",
+    "check_fsm",
     "check_linearizable",
     "check_log_store",
+    "check_transport",
     "draw_faults",
 ]
