@@ -11,18 +11,22 @@ VENV_PY := $(VENV)/bin/python
 VENV_PY_ABS := $(if $(filter /%,$(VENV)),$(VENV_PY),$(CURDIR)/$(VENV_PY))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers proto-check wheel-check format proto bench env clean
+.PHONY: help demo test check lint types layers proto-check wheel-check simulate-some simulate night format \
+    proto bench env clean
 .SUFFIXES:
 
 help:
 	@echo 'make demo         run three servers, stop the leader, and watch the others go on'
 	@echo 'make test         run all tests           (ARGS="-k election -x" goes to pytest)'
-	@echo 'make check        everything else that must hold: the five checks below'
+	@echo 'make check        everything else that must hold: the six checks below'
 	@echo '  make lint         formatting and lint'
 	@echo '  make types        mypy --strict'
 	@echo '  make layers       who may import whom'
 	@echo '  make proto-check  the generated code is what protos/ gives'
 	@echo '  make wheel-check  the built package works without this folder'
+	@echo '  make simulate-some   a few seeds of the simulator, half a minute'
+	@echo 'make simulate     300 seeds of the simulator, or as many as fit into 8 minutes'
+	@echo 'make night        seeds until stopped; goes on where it stopped: simulation-results/'
 	@echo 'make format       format the code, and fix what lint can fix'
 	@echo 'make proto        generate the protobuf code again'
 	@echo 'make bench        measure                 (ARGS goes to the benchmarks)'
@@ -44,7 +48,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(VENV_PY) -m pytest $(ARGS)
 
-check: lint types layers proto-check wheel-check
+check: lint types layers proto-check wheel-check simulate-some
 
 lint: $(STAMP)
 	$(VENV_PY) -m ruff format --check
@@ -61,6 +65,18 @@ proto-check: $(STAMP)
 
 wheel-check: $(STAMP)
 	$(VENV_PY) tools/check_wheel.py
+
+# Other seeds than those of simulate.
+simulate-some: $(STAMP)
+	$(VENV_PY) -m pyraft.testing run --seeds 1000:1100 --seconds 10 --budget 30 --at-least 8 $(ARGS)
+
+simulate: $(STAMP)
+	$(VENV_PY) -m pyraft.testing run --seeds 0:300 --seconds 30 --budget 480 --at-least 150 \
+	    --check-determinism 10 --keep simulation-results/failed $(ARGS)
+
+night: $(STAMP)
+	$(VENV_PY) -m pyraft.testing run --seeds 100000: --forever --seconds 60 --check-determinism 50 \
+	    --keep simulation-results/failed --resume simulation-results/night.json $(ARGS)
 
 format: $(STAMP)
 	$(VENV_PY) -m ruff format

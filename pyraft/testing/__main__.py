@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from ..errors import ConfigError
 from .campaign import Campaign, Plan
 from .campaign_report import Progress, summary, unreached
+from .campaign_worker import usable_cpus
 from .options import add_options, read_options
 from .scenario import load_fsm
 
@@ -50,7 +51,9 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     seeds = parser.add_argument_group("which seeds, and how long")
     seeds.add_argument("--seeds", type=_seed_range, default=(0, 100), metavar="FIRST:END", help="(0:100)")
     seeds.add_argument("--forever", action="store_true", help="count seeds upward from FIRST until stopped")
-    seeds.add_argument("--jobs", type=_count, default=1, help="how many processes (1)")
+    seeds.add_argument(
+        "--jobs", type=_count, default=usable_cpus(), help="how many processes (one for each CPU)"
+    )
     seeds.add_argument("--budget", type=_seconds, metavar="SECONDS", help="begin no seed after this time ...")
     seeds.add_argument("--at-least", type=_count, default=0, metavar="K", help="... once K seeds have begun")
     seeds.add_argument(
@@ -74,12 +77,14 @@ def _run(given: argparse.Namespace) -> int:
     options = read_options(given)
     load_fsm(options.fsm)
     first, end = given.seeds
+    if given.jobs < 1:
+        raise ConfigError("--jobs 0: at least one process is needed")
     if end is None and not given.forever:
         raise ConfigError("--seeds without an end is for --forever: write FIRST:END")
     plan = Plan(
         first=first,
         end=None if given.forever else end,
-        jobs=max(given.jobs, 1),
+        jobs=given.jobs,
         budget=given.budget,
         at_least=given.at_least,
         compare_every=given.check_determinism,

@@ -43,6 +43,11 @@ class Report:
     scenario: str = ""
 
 
+def usable_cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Worker:
     """One process.
 
@@ -106,7 +111,7 @@ def _work(connection: Connection[Any, Any], number: int, options: Options, hang_
     logging.disable()
     if hasattr(os, "sched_setaffinity"):
         cpus = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cpus[number % len(cpus)]})
+        os.sched_setaffinity(0, {cpus[number % len(cpus)]})  # or two simulations might share one
     gc.collect()
     gc.freeze()  # what was imported needs no looking through after every seed
     while True:

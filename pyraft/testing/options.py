@@ -129,7 +129,9 @@ def _faults(names: tuple[str, ...], seed: int) -> tuple[FaultSpec, ...]:
     rates = {kind.name: (rng.choice(_EVERY), rng.choice(_LASTING)) for kind in KINDS}
     if names == ("all",):
         return tuple(FaultSpec(name, *rates[name]) for name in KIND_OF)
-    return tuple(FaultSpec(name, *rates.get(name, (1.0, 1.0))) for name in names)
+    typed = {name.replace(" ", "-"): name for name in KIND_OF}
+    kinds = [typed.get(name.replace(" ", "-"), name) for name in names]
+    return tuple(FaultSpec(kind, *rates.get(kind, (1.0, 1.0))) for kind in kinds)
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -113,6 +113,7 @@ def test_state_machines_of_users_get_their_own_commands():
         (["--seeds", "9:3"], "'9:3' holds no seed"),
         (["--seeds", "9:"], "--seeds without an end is for --forever"),
         (["--jobs", "many"], "'many' is not a whole number"),
+        (["--jobs", "0"], "--jobs 0: at least one process"),
         (["--servers", "0"], "servers=0 is not a whole number of 1 to 25"),
         (["--servers", "x"], "invalid int value: 'x'"),
         (["--seconds", "-1"], "seconds=-1.0 is not a number of virtual seconds above 0"),
