@@ -19,13 +19,13 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from random import Random
 from threading import Lock, Thread, get_ident
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from ..runtime import Inbox, Runtime, Signal, Task
+from .line_preemption import line_preemption
 from .sim_policies import Policy, RandomPolicy
 
 _STEP = 1e-6
@@ -164,19 +164,19 @@ class SimTask(Task):
         scheduler = self._scheduler
         run, self._run = self._run, None
         assert run is not None
-        tracer = scheduler.tracer
+        lines = scheduler.lines
         try:
             if not self.killed:
-                if tracer is not None:
-                    sys.settrace(tracer)
+                if lines is not None:
+                    lines.begin()
                 run()
         except Killed:
             pass
         except BaseException as error:
             scheduler.fail(_died_of(self, error))
         finally:
-            if tracer is not None:
-                sys.settrace(None)
+            if lines is not None:
+                lines.end()
         scheduler.task_ended(self)
 
     def retire(self) -> None:
@@ -251,7 +251,7 @@ class Scheduler:
         self.world = Group("world")
         self.policy = RandomPolicy() if policy is None else policy
         self.policy.seed(self.random("schedule"))
-        self.tracer = _line_tracer(self, preempt_lines) if preempt_lines > 0 else None
+        self.lines = line_preemption(self, preempt_lines) if preempt_lines > 0 else None
         self._streams: dict[str, int] = {}
         self._runnable: list[SimTask] = []
         self._tasks: dict[int, SimTask] = {}
@@ -522,34 +522,6 @@ class Scheduler:
         self._killer = before
         if task.number in self._tasks:
             raise SimulationError(f"{task.name} went on after its server had crashed\n{task.stack()}")
-
-
-def _line_tracer(scheduler: Scheduler, probability: float) -> Callable[..., Any]:
-    """A trace function that may switch at any line of production code."""
-    home = str(Path(__file__).parent.parent) + os.sep
-    testing = str(Path(__file__).parent) + os.sep
-    rng = scheduler.random("lines")
-    # Texts are made under the locks of logging handlers, which the scheduler does not know.
-    untouched = {"__str__", "__repr__", "process"}
-
-    def on_line(frame: FrameType, event: str, argument: Any) -> Any:
-        if (
-            event == "line"
-            and not scheduler.undisturbed
-            and rng.random() < probability
-            and scheduler.current.ident == get_ident()
-        ):
-            scheduler.switch()
-        return on_line
-
-    def on_call(frame: FrameType, event: str, argument: Any) -> Any:
-        code = frame.f_code
-        name = code.co_filename
-        if name.startswith(home) and not name.startswith(testing) and code.co_name not in untouched:
-            return on_line
-        return None
-
-    return on_call
 
 
 class SimClock:
