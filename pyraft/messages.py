@@ -196,3 +196,5 @@ Response = (
     | StandingResponse
     | ReadIndexResponse
 )
+AnyRequest = Request | InstallSnapshotRequest
+AnyResponse = Response | InstallSnapshotResponse

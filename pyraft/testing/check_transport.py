@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from io import RawIOBase
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar, cast
 
-from ..configuration import Server
+from ..configuration import Configuration, Server, Suffrage
 from ..errors import RaftError, TransportError
 from ..log import Log, LogType
 from ..messages import (
@@ -40,6 +41,7 @@ from ..messages import (
 from ..transport.base import AppendPipeline, IncomingRpc, SnapshotSource, Transport
 
 MakePair = Callable[[], tuple[Transport, Transport]]
+_OnSnapshot = Callable[[InstallSnapshotRequest, SnapshotSource], InstallSnapshotResponse | RaftError]
 T = TypeVar("T")
 
 _PATIENCE = 10.0
@@ -56,6 +58,9 @@ def check_transport(make_pair: MakePair) -> None:
     """
     for promise in PROMISES:
         pair = _Pair(make_pair)
+        if promise in SNAPSHOT_PROMISES and not pair.sends_snapshots:
+            pair.close()
+            continue
         try:
             promise(pair)
         except AssertionError as failure:
@@ -75,6 +80,7 @@ class _Handler:
     def __init__(self, answer: Callable[[Request], Response | RaftError | None] | None) -> None:
         self._answer = answer
         self.received: SimpleQueue[IncomingRpc] = SimpleQueue()
+        self.on_snapshot: _OnSnapshot = lambda request, source: TransportError("no snapshot expected here")
 
     def receive(self, rpc: IncomingRpc) -> None:
         answer = None if self._answer is None else self._answer(rpc.request)
@@ -85,7 +91,7 @@ class _Handler:
     def receive_snapshot(
         self, request: InstallSnapshotRequest, source: SnapshotSource
     ) -> InstallSnapshotResponse | RaftError:
-        return TransportError("no snapshot was expected here")
+        return self.on_snapshot(request, source)
 
     def next(self, what: str) -> IncomingRpc:
         try:
@@ -104,6 +110,7 @@ class _Pair:
         self.peer = Server("b", self.b.local_address)
         self.header = RpcHeader("a", self.a.local_address)
         self.reply_header = RpcHeader("b", self.b.local_address)
+        self.sends_snapshots = type(self.a).install_snapshot is not Transport.install_snapshot
 
     def serve(self, answer: Callable[[Request], Response | RaftError | None] | None) -> _Handler:
         handler = _Handler(answer)
@@ -126,6 +133,10 @@ class _Pair:
     def appended(self, request: Request) -> AppendEntriesResponse:
         assert isinstance(request, AppendEntriesRequest), f"{request} on the pipeline"
         return AppendEntriesResponse(self.reply_header, 7, request.prev_log_entry, True)
+
+    def threads_left(self) -> list[str]:
+        new = set(threading.enumerate()) - self.threads_before
+        return sorted(thread.name for thread in new if thread.name != "check-transport")
 
     def close(self) -> None:
         for transport in (self.a, self.b):
@@ -520,18 +531,243 @@ def close_ends_every_thread(pair: _Pair) -> None:
     with suppress(Exception):
         caller.result()
 
-    def left() -> list[str]:
-        new = set(threading.enumerate()) - pair.threads_before
-        return sorted(t.name for t in new if t.name != "check-transport")
-
-    _eventually(lambda: not left(), f"threads are left after close(): {left()}")
+    _eventually(lambda: not pair.threads_left(), f"threads are left after close(): {pair.threads_left()}")
 
 
-class _Later:
+# ── snapshots ──
+
+
+class _Bytes(RawIOBase):
+    """``size`` bytes that need no memory, in short reads; raises ``error`` after ``end_at`` of them."""
+
+    def __init__(self, size: int, end_at: int | None = None, error: Exception | None = None) -> None:
+        self.position = 0
+        self._end = size if end_at is None else end_at
+        self._error = error
+
+    def read(self, size: int = -1) -> bytes:
+        left = self._end - self.position
+        if left == 0 and self._error is not None:
+            raise self._error
+        data = _pattern(self.position, min(left, size, 70_001))
+        self.position += len(data)
+        return data
+
+
+def _pattern(start: int, count: int) -> bytes:
+    """Bytes that are different wherever two pieces could be exchanged."""
+    first, last = start // 8, (start + count) // 8 + 1
+    numbers = b"".join(number.to_bytes(8, "big") for number in range(first, last))
+    return numbers[start % 8 : start % 8 + count]
+
+
+class _Received:
+    """A handler that reads a snapshot to its end, and how that ended."""
+
+    def __init__(self, handler: _Handler, answer: InstallSnapshotResponse, max_bytes: int = 4096) -> None:
+        self.began = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.outcome: SimpleQueue[tuple[InstallSnapshotRequest, bytes | Exception]] = SimpleQueue()
+        self._answer = answer
+        self._max_bytes = max_bytes
+        handler.on_snapshot = self._read
+
+    def _read(self, request: InstallSnapshotRequest, source: SnapshotSource) -> InstallSnapshotResponse:
+        self.began.set()
+        data = bytearray()
+        try:
+            while piece := source.read(self._max_bytes):
+                data += piece
+                self.go_on.wait(_PATIENCE)
+        except Exception as error:
+            self.outcome.put((request, error))
+            raise
+        self.outcome.put((request, bytes(data)))
+        return self._answer
+
+    def result(self) -> tuple[InstallSnapshotRequest, bytes | Exception]:
+        try:
+            return self.outcome.get(timeout=_PATIENCE)
+        except Empty:
+            raise AssertionError(
+                f"the peer's handler did not come to an end within {_PATIENCE:g} s"
+            ) from None
+
+    def expect_broken(self, when: str) -> None:
+        _, outcome = self.result()
+        assert not isinstance(outcome, bytes), f"{len(outcome)} bytes taken for a complete snapshot {when}"
+        assert isinstance(outcome, TransportError), f"read() raised {outcome!r} {when}"
+
+
+class _Sending:
+    """``install_snapshot`` on a thread of its own."""
+
+    def __init__(
+        self, pair: _Pair, size: int, source: RawIOBase | None = None, timeout: float = 600.0
+    ) -> None:
+        self.request = _snapshot(pair, size)
+        self.is_over = False
+        self.source = source or _Bytes(size)
+        self._call = _Later(
+            lambda: pair.a.install_snapshot(
+                pair.peer, self.request, cast("BinaryIO", self.source), timeout, lambda: self.is_over
+            )
+        )
+
+    def result(self) -> InstallSnapshotResponse:
+        return self._call.result()
+
+    def expect_error(self, when: str) -> TransportError:
+        return _expect_transport_error(self.result, f"install_snapshot {when}")
+
+
+_ENDLESS = 2**50
+
+
+def _snapshot(pair: _Pair, size: int) -> InstallSnapshotRequest:
+    servers = (Server("a", "1.1.1.1:1"), Server("b", "1.1.1.1:2", Suffrage.NONVOTER))
+    return InstallSnapshotRequest(pair.header, 7, 42, 6, Configuration(servers), 17, size)
+
+
+def _installed(pair: _Pair) -> InstallSnapshotResponse:
+    return InstallSnapshotResponse(pair.reply_header, 7, True)
+
+
+def a_snapshot_arrives_as_it_was_sent(pair: _Pair) -> None:
+    """install_snapshot() brings every byte, in order, in any pieces, and returns the handler's answer."""
+    handler = pair.serve(None)
+    for size, max_bytes in ((5 * 1024 * 1024 + 3, 1000), (1_000_000, 10**7), (1, 1), (0, 4096)):
+        received = _Received(handler, _installed(pair), max_bytes)
+        sending = _Sending(pair, size)
+        request, data = received.result()
+        assert request == sending.request, f"the request {sending.request} arrived as {request}"
+        assert isinstance(data, bytes), f"a snapshot of {size} bytes ended in {data!r}"
+        assert data == _pattern(0, size), f"{size} bytes arrived as {len(data)} bytes, or as others"
+        answer = sending.result()
+        assert answer == _installed(pair), f"the answer {_installed(pair)} arrived as {answer}"
+
+
+def a_snapshot_that_is_refused_says_why(pair: _Pair) -> None:
+    """A RaftError that receive_snapshot() returns or raises reaches the sender, with its text."""
+    handler = pair.serve(None)
+    handler.on_snapshot = lambda request, source: RaftError("boom 42")
+    for size in (100, _ENDLESS):
+        error = _Sending(pair, size).expect_error("that was refused")
+        assert "boom 42" in str(error), f"the text of the error is lost: {error}"
+    handler.on_snapshot = lambda request, source: _raise(RaftError(f"boom {len(source.read(100))}"))
+    error = _Sending(pair, _ENDLESS).expect_error("that was refused in the middle")
+    assert "boom 100" in str(error), f"the text of the error is lost: {error}"
+
+
+def a_snapshot_may_be_answered_without_reading_it(pair: _Pair) -> None:
+    """The sender gets an answer that is given before the last byte, and stops sending."""
+    handler = pair.serve(None)
+    answer = InstallSnapshotResponse(pair.reply_header, 9, False)
+    handler.on_snapshot = lambda request, source: answer
+    assert _Sending(pair, _ENDLESS).result() == answer
+
+    def read_some(request: InstallSnapshotRequest, source: SnapshotSource) -> InstallSnapshotResponse:
+        source.read(100_000)
+        return answer
+
+    handler.on_snapshot = read_some
+    assert _Sending(pair, _ENDLESS).result() == answer
+
+
+def a_broken_source_is_no_snapshot(pair: _Pair) -> None:
+    """A source that raises or ends early fails on both sides: the handler never sees a complete snapshot."""
+    handler = pair.serve(None)
+    for end_at in (0, 300_000):
+        for error in (OSError("disk 42"), None):
+            received = _Received(handler, _installed(pair))
+            sending = _Sending(pair, 300_001, _Bytes(300_001, end_at, error))
+            failure = sending.expect_error(f"whose source ended with {error!r}")
+            if error is not None:
+                assert failure.__cause__ is error, f"the source's error is not the cause of {failure!r}"
+            if received.began.wait(_SHORT):
+                received.expect_broken(f"after its source ended with {error!r} at {end_at}")
+
+
+def a_peer_that_reads_nothing_holds_a_snapshot_back(pair: _Pair) -> None:
+    """What the peer does not read stays with the sender, which fails once nothing has moved for its timeout."""
+    handler = pair.serve(None)
+    received = _Received(handler, _installed(pair))
+    received.go_on.clear()
+    began = time.monotonic()
+    sending = _Sending(pair, _ENDLESS, timeout=_SHORT)
+    sending.expect_error("to a peer that reads nothing")
+    assert time.monotonic() - began >= _SHORT, "it failed before its timeout"
+    ahead = cast("_Bytes", sending.source).position
+    assert ahead <= 64 * 1024 * 1024, f"{ahead} bytes were sent to a peer that reads nothing"
+    received.go_on.set()
+    received.expect_broken("after the sender had given up")
+
+
+def a_snapshot_delays_no_other(pair: _Pair) -> None:
+    """Votes, heartbeats and entries get through while a snapshot is on its way."""
+    handler = pair.serve(
+        lambda request: (
+            pair.appended(request) if isinstance(request, AppendEntriesRequest) else pair.granted()
+        )
+    )
+    received = _Received(handler, _installed(pair))
+    received.go_on.clear()
+    sending = _Sending(pair, _ENDLESS)
+    assert received.began.wait(_PATIENCE), "the snapshot never reached the peer's handler"
+    assert pair.vote() == pair.granted()
+    for request in (AppendEntriesRequest(pair.header, 7), pair.append(1, _entries(1))):
+        answer = _soon(lambda request=request: pair.a.call(pair.peer, request, _PATIENCE))  # type: ignore[misc]
+        assert answer == pair.appended(request)
+    sending.is_over = True
+    sending.expect_error("that is over")
+
+
+def a_snapshot_that_is_over_ends_soon(pair: _Pair) -> None:
+    """Once is_over() is True install_snapshot() raises, whatever it waits for, and the handler learns of it."""
+    handler = pair.serve(None)
+    for size in (_ENDLESS, 100):  # waiting for room; waiting for the answer
+        received = _Received(handler, _installed(pair), 50)
+        received.go_on.clear()
+        sending = _Sending(pair, size)
+        assert received.began.wait(_PATIENCE), "the snapshot never reached the peer's handler"
+        sending.is_over = True
+        sending.expect_error("that is over")
+        received.go_on.set()
+        if size == _ENDLESS:
+            received.expect_broken("after the sender had given up")
+
+
+def close_ends_snapshots(pair: _Pair) -> None:
+    """close(), on either side, ends a snapshot that is on its way, on both sides, and its threads."""
+    handler = pair.serve(None)
+    received = _Received(handler, _installed(pair))
+    sending = _Sending(pair, _ENDLESS)
+    assert received.began.wait(_PATIENCE), "the snapshot never reached the peer's handler"
+    _soon(pair.b.close)
+    sending.expect_error("to a peer that closed")
+    received.expect_broken("after close()")
+    _soon(pair.a.close)
+    _Sending(pair, 100).expect_error("after close()")
+    _eventually(lambda: not pair.threads_left(), f"threads are left after close(): {pair.threads_left()}")
+
+
+def closing_the_sender_ends_snapshots(pair: _Pair) -> None:
+    """close() of the sender's transport ends install_snapshot() at once, and the handler learns of it."""
+    handler = pair.serve(None)
+    received = _Received(handler, _installed(pair))
+    sending = _Sending(pair, _ENDLESS)
+    assert received.began.wait(_PATIENCE), "the snapshot never reached the peer's handler"
+    _soon(pair.a.close)
+    sending.expect_error("when its transport closed")
+    received.expect_broken("after the sender had closed")
+
+
+class _Later(Generic[T]):
     """A call on a thread of its own."""
 
-    def __init__(self, function: Callable[[], Response]) -> None:
-        self._done: SimpleQueue[Response | BaseException] = SimpleQueue()
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._done: SimpleQueue[T | BaseException] = SimpleQueue()
         self._function = function
         threading.Thread(target=self._run, daemon=True, name="check-transport").start()
 
@@ -541,7 +777,7 @@ class _Later:
         except BaseException as error:
             self._done.put(error)
 
-    def result(self) -> Response:
+    def result(self) -> T:
         try:
             outcome = self._done.get(timeout=_PATIENCE)
         except Empty:
@@ -550,6 +786,19 @@ class _Later:
             raise outcome
         return outcome
 
+
+SNAPSHOT_PROMISES: tuple[Callable[[_Pair], None], ...] = (
+    a_snapshot_arrives_as_it_was_sent,
+    a_snapshot_that_is_refused_says_why,
+    a_snapshot_may_be_answered_without_reading_it,
+    a_broken_source_is_no_snapshot,
+    a_peer_that_reads_nothing_holds_a_snapshot_back,
+    a_snapshot_delays_no_other,
+    a_snapshot_that_is_over_ends_soon,
+    close_ends_snapshots,
+    closing_the_sender_ends_snapshots,
+)
+"""For transports that send snapshots at all: those that override ``install_snapshot``."""
 
 PROMISES: tuple[Callable[[_Pair], None], ...] = (
     making_one_starts_no_thread,
@@ -575,4 +824,5 @@ PROMISES: tuple[Callable[[_Pair], None], ...] = (
     a_closed_transport_says_so,
     a_forgotten_peer_can_be_called_again,
     close_ends_every_thread,
+    *SNAPSHOT_PROMISES,
 )

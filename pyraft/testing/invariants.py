@@ -33,12 +33,13 @@ from ..errors import CorruptStoreError, FSMFailedError, RaftError, StorageError
 from ..log import Log, LogType
 from ..logstore.base import StableStore
 from ..messages import (
+    AnyRequest,
+    AnyResponse,
     AppendEntriesRequest,
     AppendEntriesResponse,
-    Request,
+    InstallSnapshotRequest,
     RequestVoteRequest,
     RequestVoteResponse,
-    Response,
 )
 from ..rules.election import Ballot, majority
 from ..state import BALLOT_KEY, RaftState, load_ballot
@@ -205,7 +206,7 @@ class Judge:
     # -- the network -----------------------------------------------------------------------------
 
     @_undisturbed
-    def request_sent(self, src: str, dst: str, request: Request) -> None:
+    def request_sent(self, src: str, dst: str, request: AnyRequest) -> None:
         """I1, I4, I6, I8: a server speaks."""
         server = self._at(src)
         self._look(server)
@@ -213,6 +214,8 @@ class Judge:
             self._leads(server, request.term)
             if request.leader_commit_index:
                 self._on_majority(server, request.leader_commit_index)
+        elif isinstance(request, InstallSnapshotRequest):
+            self._leads(server, request.term)
         elif isinstance(request, RequestVoteRequest):
             ballot = self._of(server.id).ballot
             if ballot.term < request.term or (ballot.term == request.term and ballot.voted_for != server.id):
@@ -221,7 +224,7 @@ class Judge:
                 )
 
     @_undisturbed
-    def response_sent(self, src: str, dst: str, request: Request, response: Response) -> None:
+    def response_sent(self, src: str, dst: str, request: AnyRequest, response: AnyResponse) -> None:
         """I8: what an answer promises must be on disk."""
         server = self._at(src)
         self._look(server)

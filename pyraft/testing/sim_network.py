@@ -1,9 +1,9 @@
 """The network of a simulation: real wire bytes, carried by the scheduler's timers.
 
 Every message is encoded when it is sent and decoded where it arrives, so no object is shared.
-What is lost is silent: a call runs into its deadline.  A stream (pipeline) keeps its order and
-breaks when it loses a message, as a connection does; its end learns of that soon, late or not at
-all.  Requests arrive on a task of the receiving server, one for each, so that they meet its other
+What is lost is silent: a call runs into its deadline.  A stream (a pipeline, a snapshot) keeps its
+order and breaks when it loses a message, as a connection does; its ends learn of that soon, late or
+not at all.  Requests arrive on a task of the receiving server, one for each, so that they meet its other
 threads at any point.
 """
 
@@ -15,24 +15,48 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 from ..configuration import Server
 from ..errors import RaftError, TransportError, UnsupportedProtocolError
-from ..messages import AppendEntriesRequest, AppendEntriesResponse, Request, Response
+from ..messages import (
+    AnyRequest,
+    AnyResponse,
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    Request,
+    Response,
+)
 from ..transport.base import AppendPipeline, IncomingRpc, RpcHandler, Transport
-from ..transport.wire import METHODS, PIPELINE, Method
+from ..transport.snapshot_stream import CHUNKS_AHEAD, SnapshotReceiver, SnapshotSender
+from ..transport.wire import (
+    METHODS,
+    PIPELINE,
+    Method,
+    decode_install_snapshot,
+    decode_install_snapshot_response,
+    decode_snapshot_chunk,
+    encode_install_snapshot,
+    encode_install_snapshot_response,
+    encode_snapshot_chunk,
+)
 from .sim_runtime import Scheduler, SimRuntime, SimSignal
 
 Answer = Response | RaftError
+R = TypeVar("R")
+
+_SNAPSHOT_CHUNK_BYTES = 256
+"""Small, so that small snapshots take many messages."""
 
 
 class NetworkWatcher(Protocol):
     """Sees every message at the moment when it is sent."""
 
-    def request_sent(self, src: str, dst: str, request: Request) -> None: ...
+    def request_sent(self, src: str, dst: str, request: AnyRequest) -> None: ...
 
-    def response_sent(self, src: str, dst: str, request: Request, response: Response) -> None: ...
+    def response_sent(self, src: str, dst: str, request: AnyRequest, response: AnyResponse) -> None: ...
 
 
 @dataclass
@@ -58,12 +82,14 @@ class SimNetwork:
     Attributes:
         conditions: for every link.
         counts: of what happened to messages.
+        snapshot_chunk_bytes: the size of a snapshot's pieces.
     """
 
     def __init__(self, scheduler: Scheduler, watchers: Iterable[NetworkWatcher] = ()) -> None:
         self.scheduler = scheduler
         self.conditions = Conditions()
         self.counts = {"sent": 0, "lost": 0, "duplicated": 0, "late": 0, "blocked": 0, "broken": 0}
+        self.snapshot_chunk_bytes = _SNAPSHOT_CHUNK_BYTES
         self.watchers = list(watchers)
         self._random: random.Random = scheduler.random("network")
         self._transports: dict[str, SimTransport] = {}
@@ -178,6 +204,8 @@ class SimTransport(Transport):
         self._closed = False
         self._calls: dict[_Call, None] = {}
         self._streams: dict[_Stream, None] = {}
+        self._snapshots_out: dict[_SnapshotStream, None] = {}
+        self._snapshots_in: dict[_SnapshotStream, None] = {}
         network.join(self)
 
     @property
@@ -227,6 +255,27 @@ class SimTransport(Transport):
         self._streams[stream] = None
         return stream
 
+    def install_snapshot(
+        self,
+        peer: Server,
+        request: InstallSnapshotRequest,
+        source: BinaryIO,
+        timeout: float,
+        is_over: Callable[[], bool],
+    ) -> InstallSnapshotResponse:
+        self.runtime.enter()
+        what = f"snapshot to {peer.id} at {peer.address}"
+        if self._closed:
+            raise TransportError(f"{what}: the transport at {self._address} is closed")
+        chunk_bytes = self.network.snapshot_chunk_bytes
+        sender = SnapshotSender(self.runtime, what, request, source, timeout, is_over, chunk_bytes)
+        stream = _SnapshotStream(self, peer, request, sender)
+        self._snapshots_out[stream] = None
+        try:
+            return stream.run()
+        finally:
+            self._snapshots_out.pop(stream, None)
+
     def close(self) -> None:
         self.runtime.enter()
         self._closed = True
@@ -234,6 +283,10 @@ class SimTransport(Transport):
             call.finish(TransportError(f"the transport at {self._address} was closed"))
         for stream in list(self._streams):
             stream.break_off(f"the transport at {self._address} was closed")
+        for one in list(self._snapshots_out):
+            one.break_at_sender(f"the transport at {self._address} was closed")
+        for one in list(self._snapshots_in):
+            one.break_at_receiver(f"the transport at {self._address} was closed")
         self.runtime.scheduler.switch()
 
     def receive(
@@ -252,6 +305,22 @@ class SimTransport(Transport):
         request = method.decode_request(payload)
         handler.receive(IncomingRpc(request, partial(respond, request), len(payload), is_abandoned))
 
+    def receive_snapshot(
+        self, request: InstallSnapshotRequest, stream: _SnapshotStream, receiver: SnapshotReceiver
+    ) -> InstallSnapshotResponse | RaftError | None:
+        """Let the server read a snapshot, and return its answer.  On a task of this server."""
+        self.runtime.enter()
+        handler = self._handler
+        if handler is None or self._closed:
+            return None
+        self._snapshots_in[stream] = None
+        try:
+            return handler.receive_snapshot(request, receiver)
+        except RaftError as error:
+            return error
+        finally:
+            self._snapshots_in.pop(stream, None)
+
     def connections_to(self, address: str) -> list[Callable[[], None]]:
         """What resets each connection that this end has to ``address``."""
         reason = "the connection was reset"
@@ -259,6 +328,8 @@ class SimTransport(Transport):
             partial(call.finish, TransportError(reason)) for call in self._calls if call.dst == address
         ]
         resets += [partial(stream.break_off, reason) for stream in self._streams if stream.dst == address]
+        resets += [partial(one.break_at_sender, reason) for one in self._snapshots_out if one.dst == address]
+        resets += [partial(one.break_at_receiver, reason) for one in self._snapshots_in if one.src == address]
         return resets
 
     def forget_stream(self, stream: _Stream) -> None:
@@ -266,18 +337,18 @@ class SimTransport(Transport):
         self._streams.pop(stream, None)
 
 
-def _encode_answer(method: Method, answer: Answer) -> tuple[bool, bytes]:
+def _encode_answer(encode: Callable[[R], bytes], answer: R | RaftError) -> tuple[bool, bytes]:
     """(whether it is an error, bytes)."""
     if isinstance(answer, UnsupportedProtocolError):
         return True, b"U" + str(answer).encode()
     if isinstance(answer, RaftError):
         return True, b"T" + str(answer).encode()
-    return False, method.encode_response(answer)
+    return False, encode(answer)
 
 
-def _decode_answer(method: Method, is_error: bool, payload: bytes) -> Answer:
+def _decode_answer(decode: Callable[[bytes], R], is_error: bool, payload: bytes) -> R | RaftError:
     if not is_error:
-        return method.decode_response(payload)
+        return decode(payload)
     text = payload[1:].decode()
     return UnsupportedProtocolError(text) if payload[:1] == b"U" else TransportError(text)
 
@@ -324,13 +395,13 @@ class _Call:
     def _respond(self, request: Request, answer: Answer) -> None:
         scheduler = self._network.scheduler
         scheduler.switch()
-        is_error, payload = _encode_answer(self._method, answer)
+        is_error, payload = _encode_answer(self._method.encode_response, answer)
         if not isinstance(answer, RaftError):
             for watcher in self._network.watchers:
                 watcher.response_sent(self.dst, self._src, request, answer)
 
         def arrive() -> None:
-            self.finish(_decode_answer(self._method, is_error, payload))
+            self.finish(_decode_answer(self._method.decode_response, is_error, payload))
 
         self._network.carry(self.dst, self._src, payload, arrive)
         scheduler.switch()
@@ -478,7 +549,7 @@ class _Stream(AppendPipeline):
         while self._slots and self._slots[0].answer is not None:
             due = self._slots.popleft().answer
             assert due is not None
-            is_error, payload = _encode_answer(PIPELINE, due)
+            is_error, payload = _encode_answer(PIPELINE.encode_response, due)
             work = partial(self._answered, is_error, payload)
             self._back.carry(payload, self._asker, work)
         scheduler.switch()
@@ -488,7 +559,7 @@ class _Stream(AppendPipeline):
         return None if runtime.group.dead else runtime
 
     def _answered(self, is_error: bool, payload: bytes) -> None:
-        answer = _decode_answer(PIPELINE, is_error, payload)
+        answer = _decode_answer(PIPELINE.decode_response, is_error, payload)
         if self._ended or self._failure:
             return
         if isinstance(answer, AppendEntriesResponse):
@@ -515,3 +586,128 @@ class _Stream(AppendPipeline):
 
     def _describe(self, reason: str) -> str:
         return f"pipeline to {self._peer.id} at {self._peer.address}: {reason}"
+
+
+class _SnapshotStream:
+    """A snapshot on its way: pieces there, news of room and the answer back."""
+
+    def __init__(
+        self, source: SimTransport, peer: Server, request: InstallSnapshotRequest, sender: SnapshotSender
+    ) -> None:
+        self.src = source.local_address
+        self.dst = peer.address
+        self._source = source
+        self._network = source.network
+        self._request = request
+        self._sender = sender
+        self._there = _Lane(source.network, self.src, self.dst, self._lost_a_message)
+        self._back = _Lane(source.network, self.dst, self.src, self._lost_a_message)
+        self._target: SimTransport | None = None  # who took the first message: a stream is one connection
+        self._receiver: SnapshotReceiver | None = None
+
+    def run(self) -> InstallSnapshotResponse:
+        first = encode_install_snapshot(self._request)
+        for watcher in self._network.watchers:
+            watcher.request_sent(self.src, self.dst, self._request)
+        self._there.carry(first, self._there_runtime, partial(self._begin, first))
+        for _ in range(CHUNKS_AHEAD):
+            self._sender.make_room()
+        try:
+            return self._sender.run(self._carry, self._close)
+        except RaftError:
+            self._there.carry(b"", self._there_runtime, self._cancelled)
+            raise
+
+    def break_at_sender(self, reason: str) -> None:
+        """Let the sender know that the stream is of no use any more.  Between two steps."""
+        self._tell(self._source.runtime, partial(self._sender.fail, reason))
+
+    def break_at_receiver(self, reason: str) -> None:
+        """Let the receiver know that nothing will come any more.  Between two steps."""
+        if self._target is not None and self._receiver is not None:
+            self._tell(self._target.runtime, partial(self._receiver.fail, reason))
+
+    def _tell(self, runtime: SimRuntime, news: Callable[[], None]) -> None:
+        if not runtime.group.dead:
+            runtime.scheduler.spawn(f"net-{self.dst}-snapshot-broken", news, runtime.group, is_ours=True)
+
+    # -- the sender's tasks ----------------------------------------------------------------------
+
+    def _carry(self, data: bytes) -> None:
+        payload = encode_snapshot_chunk(data)
+        self._there.carry(payload, self._there_runtime, partial(self._arrived, payload))
+        self._network.scheduler.switch()
+
+    def _close(self) -> None:
+        self._there.carry(b"", self._there_runtime, self._ended)
+        self._network.scheduler.switch()
+
+    def _answered(self, is_error: bool, payload: bytes) -> None:
+        answer = _decode_answer(decode_install_snapshot_response, is_error, payload)
+        if isinstance(answer, RaftError):
+            refusal = TransportError(f"{self._sender.what}: {answer}")
+            refusal.__cause__ = answer
+            self._sender.finish(refusal)
+        else:
+            self._sender.finish(answer)
+
+    # -- the receiver's tasks --------------------------------------------------------------------
+
+    def _begin(self, payload: bytes) -> None:
+        target = self._target
+        assert target is not None
+        request, data = decode_install_snapshot(payload)
+        receiver = self._receiver = SnapshotReceiver(target.runtime, request.size, self._taken)
+        if data:
+            receiver.put(data)
+        target.runtime.spawn(
+            f"net-{self.dst}-snapshot-{self.src}", partial(self._receive, target, request, receiver)
+        )
+
+    def _receive(
+        self, target: SimTransport, request: InstallSnapshotRequest, receiver: SnapshotReceiver
+    ) -> None:
+        answer = target.receive_snapshot(request, self, receiver)
+        if answer is None:
+            return
+        self._network.scheduler.switch()
+        if not isinstance(answer, RaftError):
+            for watcher in self._network.watchers:
+                watcher.response_sent(self.dst, self.src, request, answer)
+        is_error, payload = _encode_answer(encode_install_snapshot_response, answer)
+        self._back.carry(payload, self._back_runtime, partial(self._answered, is_error, payload))
+        self._network.scheduler.switch()
+
+    def _arrived(self, payload: bytes) -> None:
+        assert self._receiver is not None
+        self._receiver.put(decode_snapshot_chunk(payload))
+
+    def _ended(self) -> None:
+        assert self._receiver is not None
+        self._receiver.close()
+
+    def _cancelled(self) -> None:
+        if self._receiver is not None:
+            self._receiver.fail("the sender cancelled it")
+
+    def _taken(self) -> None:
+        self._back.carry(b"", self._back_runtime, self._sender.make_room)
+
+    # -- both ------------------------------------------------------------------------------------
+
+    def _there_runtime(self) -> SimRuntime | None:
+        serving = self._network.serving(self.dst)
+        if self._target is None:
+            self._target = serving
+        return serving.runtime if serving is not None and serving is self._target else None
+
+    def _back_runtime(self) -> SimRuntime | None:
+        runtime = self._source.runtime
+        return None if runtime.group.dead else runtime
+
+    def _lost_a_message(self) -> None:
+        for tell in (self.break_at_sender, self.break_at_receiver):
+            seconds = self._network.tells_of_break()
+            if seconds is not None:
+                scheduler = self._network.scheduler
+                scheduler.call_at(scheduler.time + seconds, partial(tell, "the connection was reset"))

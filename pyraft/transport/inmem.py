@@ -6,8 +6,9 @@ that answers a pipelined request calls ``on_reply``.  With a delay one thread ca
 messages of the whole network.
 
 What is lost is silent, as on a real network: a call runs into its deadline.  A pipeline
-that loses a message breaks, as a connection would.  A server that is not there refuses at
-once.  Everything waits through the ``Runtime``, so this works under any of them.
+that loses a message breaks, as a connection would, and so does the stream of a snapshot
+(whose receiver has a thread).  A server that is not there refuses at once.  Everything
+waits through the ``Runtime``, so this works under any of them.
 """
 
 from __future__ import annotations
@@ -17,16 +18,28 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import BinaryIO
 
 from ..configuration import Server
 from ..errors import RaftError, TransportError
-from ..messages import AppendEntriesRequest, AppendEntriesResponse, Request, Response
+from ..messages import (
+    AnyRequest,
+    AnyResponse,
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    Request,
+    Response,
+    SnapshotChunk,
+)
 from ..runtime import Inbox, Runtime, Task, ThreadRuntime
 from .base import AppendPipeline, IncomingRpc, RpcHandler, Transport
+from .snapshot_stream import CHUNKS_AHEAD, SnapshotReceiver, SnapshotSender
 
 _log = logging.getLogger(__name__)
 
-Message = Request | Response | RaftError
+Message = AnyRequest | SnapshotChunk | AnyResponse | RaftError
 """What a drop rule gets to see."""
 
 _PER_ENTRY_BYTES = 24
@@ -218,7 +231,7 @@ class InmemTransport(Transport):
         self._closed = False
         self._lock = network.runtime.lock()
         # What must fail when this transport closes: calls it made, requests it has not answered.
-        self._open: set[_Call | _InmemPipeline] = set()
+        self._open: set[_Call | _InmemPipeline | _InmemSnapshot] = set()
         network._join(self)
 
     @property
@@ -280,6 +293,27 @@ class InmemTransport(Transport):
             raise TransportError(f"pipeline to {peer.id} at {peer.address}: it has just closed")
         return stream
 
+    def install_snapshot(
+        self,
+        peer: Server,
+        request: InstallSnapshotRequest,
+        source: BinaryIO,
+        timeout: float,
+        is_over: Callable[[], bool],
+    ) -> InstallSnapshotResponse:
+        what = f"snapshot to {peer.id} at {peer.address}"
+        target = self._network._serving(peer.address)
+        if target is None:
+            raise TransportError(f"{what}: nobody serves there")
+        sender = SnapshotSender(self._network.runtime, what, request, source, timeout, is_over)
+        stream = _InmemSnapshot(self, target, request, sender)
+        self._enter(stream)
+        try:
+            target._try_enter(stream)
+            return stream.run()
+        finally:
+            stream.end()
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
@@ -288,11 +322,11 @@ class InmemTransport(Transport):
         for one in broken:
             one.fail(f"the transport at {self._address} was closed")
 
-    def _enter(self, one: _Call | _InmemPipeline) -> None:
+    def _enter(self, one: _Call | _InmemPipeline | _InmemSnapshot) -> None:
         if not self._try_enter(one):
             raise TransportError(one.failure or f"the transport at {self._address} is closed")
 
-    def _try_enter(self, one: _Call | _InmemPipeline) -> bool:
+    def _try_enter(self, one: _Call | _InmemPipeline | _InmemSnapshot) -> bool:
         with self._lock:
             if not self._closed:
                 self._open.add(one)
@@ -300,7 +334,7 @@ class InmemTransport(Transport):
         one.fail(f"the transport at {self._address} is closed")
         return False
 
-    def _exit(self, one: _Call | _InmemPipeline) -> None:
+    def _exit(self, one: _Call | _InmemPipeline | _InmemSnapshot) -> None:
         with self._lock:
             self._open.discard(one)
 
@@ -467,6 +501,86 @@ class _InmemPipeline(AppendPipeline):
 
     def _describe(self, reason: str) -> str:
         return f"pipeline to {self._peer.id} at {self._peer.address}: {reason}"
+
+
+class _InmemSnapshot:
+    """A snapshot on its way from ``source`` to ``target``."""
+
+    def __init__(
+        self,
+        source: InmemTransport,
+        target: InmemTransport,
+        request: InstallSnapshotRequest,
+        sender: SnapshotSender,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._request = request
+        self._sender = sender
+        self._receiver = SnapshotReceiver(source._network.runtime, request.size, sender.make_room)
+        self.failure = ""
+        self._due = 0.0
+
+    def run(self) -> InstallSnapshotResponse:
+        self._convey(self._request, self._begin)
+        for _ in range(CHUNKS_AHEAD):
+            self._sender.make_room()
+        return self._sender.run(
+            lambda data: self._convey(SnapshotChunk(data), partial(self._receiver.put, data)),
+            # The end is a message too, and can be lost.
+            lambda: self._convey(SnapshotChunk(b""), self._receiver.close),
+        )
+
+    def fail(self, reason: str) -> None:
+        """Break the stream; both ends learn of it."""
+        self.failure = self.failure or reason
+        self._sender.fail(reason)
+        self._receiver.fail(reason)
+
+    def end(self) -> None:
+        self._receiver.fail("the sender gave up")
+        self._source._exit(self)
+        self._target._exit(self)
+
+    def _convey(self, message: InstallSnapshotRequest | SnapshotChunk, arrive: Callable[[], None]) -> None:
+        source, target = self._source, self._target
+        lose = partial(self.fail, "a message was lost")
+        self._due = source._network._convey(
+            source.local_address, target.local_address, message, arrive, lose, self._due
+        )
+
+    def _begin(self) -> None:
+        if not self.failure:
+            self._source._network.runtime.spawn(
+                f"pyraft-inmem-{self._target.local_address}-snapshot", self._receive
+            )
+
+    def _receive(self) -> None:
+        """Let the handler read; on a thread of its own."""
+        target = self._target
+        try:
+            assert target._handler is not None  # _serving() looked
+            answer = target._handler.receive_snapshot(self._request, self._receiver)
+        except RaftError as error:
+            answer = error
+        except Exception as error:
+            _log.exception("the handler at %s failed", target.local_address)
+            answer = TransportError(f"the handler at {target.local_address} failed: {error!r}")
+        self._source._network._convey(
+            target.local_address,
+            self._source.local_address,
+            answer,
+            partial(self._answered, answer),
+            partial(self.fail, "the answer was lost"),
+        )
+
+    def _answered(self, answer: InstallSnapshotResponse | RaftError) -> None:
+        if isinstance(answer, RaftError):
+            refusal = TransportError(f"{self._sender.what}: {answer}")
+            refusal.__cause__ = answer
+            self._sender.finish(refusal)
+        else:
+            self._sender.finish(answer)
 
 
 def _size_of(request: Request) -> int:
