@@ -20,7 +20,8 @@ from ..fsm import FSM, BatchingFSM, FSMSnapshot
 from ..log import Log
 from ..snapshots.base import SnapshotSink
 from .describe import describe, short
-from .fsm_worlds import NotReachable, live_elsewhere, other_clock_and_chance
+from .fsm_worlds import live_elsewhere, other_clock_and_chance
+from .processes import NotReachable
 
 FsmFactory = Callable[[], FSM]
 

@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..errors import LogNotFoundError
+from ..errors import ConfigError, LogNotFoundError
 from ..log import Log, LogType
 from ..logstore.base import LogStore, StableStore
+from .processes import NotReachable, call_elsewhere
 
 NO_LIMIT = 1 << 40
 
@@ -32,7 +34,11 @@ def check_log_store(
             for the same one after close().
         directory: an existing directory that the checks may fill; each promise gets one in it.
         durable: False for a store that keeps nothing when it is closed; then nothing is reopened.
+
+    Raises:
+        ConfigError: the arguments are none with which anything could be found.
     """
+    _check_arguments(open_store, directory)
     for promise in PROMISES:
         home = Path(directory) / promise.__name__
         home.mkdir()
@@ -45,6 +51,32 @@ def check_log_store(
                 bench.close()
             finding = str(error) if isinstance(error, _Broken) else f"it raised {error!r}"
             raise AssertionError(_complaint(promise, finding)) from error
+
+
+def _check_arguments(open_store: Any, directory: Any) -> None:
+    if not callable(open_store):
+        raise ConfigError(
+            f"open_store={open_store!r} is not callable: pass a function that opens a directory"
+        )
+    if not isinstance(directory, str | Path):
+        raise ConfigError(f"directory={directory!r} is not a path: give an empty directory")
+    if not Path(directory).is_dir():
+        raise ConfigError(f"directory={str(directory)!r} is no directory: make it first")
+    for promise in PROMISES:
+        if (Path(directory) / promise.__name__).exists():
+            raise ConfigError(
+                f"{promise.__name__} in {str(directory)!r} is there already: give an empty directory"
+            )
+    with TemporaryDirectory() as home:
+        try:
+            store = open_store(Path(home))
+        except Exception as error:
+            raise ConfigError(f"open_store={open_store!r} cannot open a store: {error!r}") from error
+        if not isinstance(store, LogStore):
+            raise ConfigError(
+                f"open_store={open_store!r} opened {store!r}, which is not an instance of a subclass of LogStore"
+            )
+        store.close()
 
 
 def _complaint(promise: Callable[[_Bench], None], finding: str) -> str:
@@ -60,8 +92,8 @@ class _Bench:
     """One promise's store, and how to open it again."""
 
     def __init__(self, open_store: Callable[[Path], LogStore], home: Path, durable: bool) -> None:
-        self._open_store = open_store
-        self._home = home
+        self.open_store = open_store
+        self.home = home
         self.durable = durable
         self.store: Any = open_store(home)
 
@@ -72,7 +104,7 @@ class _Bench:
         """Close the store and open it again; nothing if it is not durable."""
         if self.durable:
             self.store.close()
-            self.store = self._open_store(self._home)
+            self.store = self.open_store(self.home)
 
     def close(self) -> None:
         self.store.close()
@@ -111,6 +143,7 @@ def every_field_comes_back(bench: _Bench) -> None:
     """An entry is read as it was stored: index, term, type, data, extensions, appended_at.
 
     Followers get what the leader reads from its store; a field lost there is lost for everybody.
+    Data is bytes and a type a LogType: state machines, and pyraft, take them for that.
     """
     stored = [
         Log(1, 1, LogType.CONFIGURATION, b"\x00\xff" * 9, b"ext\x00", 1_700_000_000_123_456_789),
@@ -135,6 +168,57 @@ def what_was_stored_survives_reopening(bench: _Bench) -> None:
     bench.store.store_logs(logs(4, 9))
     bench.store.delete_range(1, 2)
     bench.holds(logs(3, 9), "storing 1 to 9 and deleting 1 and 2")
+
+
+def what_was_stored_survives_a_kill(bench: _Bench) -> None:
+    """When a write returns, its effect survives the death of the process: nothing waits for close().
+
+    Nobody closes the store of a server that is killed (Raft paper, Figure 2: persistent state).
+    Tried in a process of its own, if open_store can be imported by its name.
+    """
+    if not bench.durable:
+        return
+    home = bench.home / "killed"
+    home.mkdir()
+    try:
+        is_stable = call_elsewhere(_write_and_die, bench.open_store, str(home))
+    except NotReachable:
+        return
+    bench.close()
+    bench.home, bench.store = home, bench.open_store(home)
+    bench.holds([*logs(2, 19), *logs(20, 29, term=3)], "a kill right after four writes")
+    if is_stable:
+        _expect(bench.store.get(b"vote"), b"n1", "get() of a value set right before a kill")
+
+
+def _write_and_die(load: Callable[[], Any], home: str) -> bool:
+    """In the other process, which ends without closing the store."""
+    store = load()(Path(home))
+    store.store_logs(logs(1, 40))
+    store.delete_range(1, 1)
+    store.replace_suffix(logs(20, 29, term=3))
+    is_stable = isinstance(store, StableStore)
+    if is_stable:
+        store.set(b"vote", b"n1")
+    _kept_open.append(store)
+    return is_stable
+
+
+_kept_open: list[Any] = []
+
+
+def what_is_given_is_the_callers_again(bench: _Bench) -> None:
+    """When a write returns, the caller may reuse the list that it gave; what a read returns is the caller's, too.
+
+    pyraft collects the next batch in the same list; a store that still reads it, or hands out its
+    own, changes entries that count towards a majority.
+    """
+    for write, batch in ((bench.store.store_logs, logs(1, 9)), (bench.store.replace_suffix, logs(8, 12, 2))):
+        write(batch)
+        batch.clear()
+    found = bench.store.get_logs(1, 12, NO_LIMIT)
+    found.clear()
+    bench.holds([*logs(1, 7), *logs(8, 12, term=2)], "clearing the lists that were given and returned")
 
 
 def indexes_sort_as_numbers(bench: _Bench) -> None:
@@ -266,7 +350,8 @@ def large_batches_are_stored_whole(bench: _Bench) -> None:
 def a_refused_write_changes_nothing(bench: _Bench) -> None:
     """A write that raises because of its argument leaves no part of it behind.
 
-    Half a batch would be entries that nobody acknowledged and no leader knows this server has.
+    Half a batch would be entries that nobody acknowledged and no leader knows this server has;
+    a suffix that was dropped before its replacement failed may have been acknowledged.
     """
     bench.store.store_logs(logs(1, 4))
     for write in (bench.store.store_logs, bench.store.replace_suffix):
@@ -276,6 +361,11 @@ def a_refused_write_changes_nothing(bench: _Bench) -> None:
             continue
         raise _Broken(f"{write.__name__}() took a batch with None in it")
     bench.holds(logs(1, 4), "refusing batches with None in them")
+    if not bench.durable:
+        return
+    with suppress(Exception):
+        bench.store.replace_suffix([log(3, 2), log(4, 2), None])
+    bench.holds(logs(1, 4), "refusing a suffix from 3 on with None in it")
 
 
 def an_entry_once_read_stays_as_it_is(bench: _Bench) -> None:
@@ -471,6 +561,8 @@ PROMISES: tuple[Callable[[_Bench], None], ...] = (
     large_batches_are_stored_whole,
     a_refused_write_changes_nothing,
     an_entry_once_read_stays_as_it_is,
+    what_is_given_is_the_callers_again,
+    what_was_stored_survives_a_kill,
     gaps_are_refused_or_kept,
     configurations_are_found_without_a_scan,
     readers_meet_whole_entries,
@@ -487,6 +579,19 @@ PROMISES: tuple[Callable[[_Bench], None], ...] = (
 def _expect(found: object, wanted: object, what: str) -> None:
     if found != wanted:
         raise _Broken(f"{what} is {_short(found)}, not {_short(wanted)}")
+    if isinstance(wanted, bytes | int) and not isinstance(found, type(wanted)):
+        raise _Broken(f"{what} is a {type(found).__name__}, not {type(wanted).__name__}")
+    for entry in found if isinstance(found, list) else [found]:
+        if isinstance(entry, Log):
+            _expect_types(entry, what)
+
+
+def _expect_types(entry: Log, what: str) -> None:
+    """Equal is not enough: ``1 == LogType.NOOP``, and a memoryview equals the bytes it shows."""
+    for name, kind in (("data", bytes), ("extensions", bytes), ("encoded", bytes), ("type", LogType)):
+        value = getattr(entry, name)
+        if not isinstance(value, kind):
+            raise _Broken(f"{what} has {name} of type {type(value).__name__}, not {kind.__name__}")
 
 
 def _short(value: object) -> str:

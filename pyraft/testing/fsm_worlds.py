@@ -7,29 +7,19 @@ random numbers; that needs a factory which can be found there by its name.
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
-from functools import reduce
 from types import ModuleType
 from typing import Any
 
+from .processes import call_elsewhere
+
 _DAYS = 400.25  # another year, another day, another time of day
-_PROCESS_TIMEOUT = 120.0  # seconds
-_CHILD = "PYRAFT_CHECK_FSM_CHILD"
-_CHILD_PROGRAM = "from pyraft.testing.fsm_worlds import _live_elsewhere; _live_elsewhere()"
 _CLOCKS = ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns")
-
-
-class NotReachable(Exception):
-    """The factory cannot be used in another process; the text says why."""
 
 
 @contextmanager
@@ -80,71 +70,19 @@ def live_elsewhere(
         NotReachable: the factory cannot be named or imported there.
         RuntimeError: the process failed otherwise.
     """
-    if os.environ.get(_CHILD):
-        raise NotReachable("this is such a process already")
-    order = {
-        "path": [os.path.abspath(entry) for entry in sys.path],
-        "factory": _name_of(factory),
-        "commands": [command.hex() for command in commands],
-    }
-    zone = "AAA-14" if hash_seed % 2 else "ZZZ+11"
-    environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed), "TZ": zone, _CHILD: "1"}
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    environment["PYTHONPATH"] = os.pathsep.join([package, os.environ.get("PYTHONPATH", "")]).rstrip(
-        os.pathsep
+    environment = {"PYTHONHASHSEED": str(hash_seed), "TZ": "AAA-14" if hash_seed % 2 else "ZZZ+11"}
+    outcomes, snapshot = call_elsewhere(
+        _replay_elsewhere, factory, [command.hex() for command in commands], environment
     )
-    try:
-        done = subprocess.run(  # noqa: S603  (this interpreter, this package)
-            [sys.executable, "-c", _CHILD_PROGRAM],
-            input=json.dumps(order),
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=_PROCESS_TIMEOUT,
-        )
-    except subprocess.TimeoutExpired as late:
-        raise RuntimeError(f"it was not done after {_PROCESS_TIMEOUT:g} s") from late
-    if done.returncode != 0:
-        raise RuntimeError(f"the process ended with {done.returncode}: {done.stderr[-2000:]}")
-    answer = json.loads(done.stdout)
-    if "unreachable" in answer:
-        raise NotReachable(answer["unreachable"])
-    return answer["outcomes"], bytes.fromhex(answer["snapshot"])
+    return outcomes, bytes.fromhex(snapshot)
 
 
-def _name_of(factory: Any) -> tuple[str, str]:
-    module, name = getattr(factory, "__module__", None), getattr(factory, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str) or module == "__main__":
-        raise NotReachable(f"{factory!r} has no name in a module that can be imported")
-    found: Any = sys.modules.get(module)
-    with suppress(AttributeError):
-        found = reduce(getattr, name.split("."), found)
-    if found is not factory:
-        raise NotReachable(f"{module}.{name} is not {factory!r}: define it at the top of a module")
-    return module, name
-
-
-def _live_elsewhere() -> None:
-    """The life of the other process: an order on standard input, an answer on standard output."""
+def _replay_elsewhere(load: Callable[[], Any], commands: list[str]) -> tuple[list[str], str]:
     from .check_fsm import replay  # which imports this module
 
-    answer_to = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what user code prints is no answer
-    order = json.load(sys.stdin)
-    sys.path[:] = order["path"]
     _shift_every_clock()
-    module, name = order["factory"]
-    answer: dict[str, Any]
-    try:
-        __import__(module)
-        factory: Any = reduce(getattr, name.split("."), sys.modules[module])
-    except Exception as error:
-        answer = {"unreachable": f"{module}.{name} cannot be imported there: {error!r}"}
-    else:
-        outcomes, snapshot = replay(factory, [bytes.fromhex(command) for command in order["commands"]])
-        answer = {"outcomes": outcomes, "snapshot": snapshot.hex()}
-    with answer_to:
-        json.dump(answer, answer_to)
+    outcomes, snapshot = replay(load(), [bytes.fromhex(command) for command in commands])
+    return outcomes, snapshot.hex()
 
 
 def _shift_every_clock() -> None:
