@@ -11,7 +11,7 @@ VENV_PY := $(VENV)/bin/python
 VENV_PY_ABS := $(if $(filter /%,$(VENV)),$(VENV_PY),$(CURDIR)/$(VENV_PY))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers proto-check wheel-check simulate-some simulate night format \
+.PHONY: help demo test check lint types layers proto-check wheel-check simulate-some simulate night mutants format \
     proto bench env clean
 .SUFFIXES:
 
@@ -27,6 +27,7 @@ help:
 	@echo '  make simulate-some   a few seeds of the simulator, half a minute'
 	@echo 'make simulate     300 seeds of the simulator, or as many as fit into 8 minutes'
 	@echo 'make night        seeds until stopped; goes on where it stopped: simulation-results/'
+	@echo 'make mutants      plant bugs in copies of the library: does the simulator find them? (two hours)'
 	@echo 'make format       format the code, and fix what lint can fix'
 	@echo 'make proto        generate the protobuf code again'
 	@echo 'make bench        measure                 (ARGS goes to the benchmarks)'
@@ -77,6 +78,9 @@ simulate: $(STAMP)
 night: $(STAMP)
 	$(VENV_PY) -m pyraft.testing run --seeds 100000: --forever --seconds 60 --check-determinism 50 \
 	    --keep simulation-results/failed --resume simulation-results/night.json $(ARGS)
+
+mutants: $(STAMP)
+	$(VENV_PY) -m tests.sim.mutants $(ARGS)
 
 format: $(STAMP)
 	$(VENV_PY) -m ruff format

@@ -1,0 +1,800 @@
+"""Bugs that the simulator must find: each a small change of the library's own code.
+
+The list was written before the judges were tuned to it.  Each bug is drawn from a rule of the Raft
+paper, from a defect that another implementation had, or from a danger that the code's own comments
+name.  An edit is a piece of text that must occur exactly once, so a change of the library that
+moves the ground under a bug makes ``tests/sim/test_mutants.py`` fail.
+
+What is not here, because another layer makes it harmless: a lower match index taken over (the
+commit index never goes back), a replicator that goes on after a broken stream without going back
+(it probes first), a voter counted twice (each is asked once in an election), a follower alone that
+commits beyond what a request proved (our leaders name no higher commit index).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Edit(NamedTuple):
+    """Replace ``before``, which occurs exactly once in ``file``, by ``after``."""
+
+    file: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A planted bug.
+
+    Attributes:
+        file: below ``pyraft/``.
+        source: which rule, defect or danger it is drawn from.
+        also: more edits, where one place does not make the bug.
+        threads: whether it shows only in some order of the threads.
+    """
+
+    name: str
+    file: str
+    before: str
+    after: str
+    source: str
+    also: tuple[Edit, ...] = ()
+    threads: bool = False
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        return (Edit(self.file, self.before, self.after), *self.also)
+
+
+_ELECTIONS = [
+    Mutant(
+        "vote-saved-after-the-reply",
+        "rpc_handlers.py",
+        "        state.save_ballot(ballot)\n        granted",
+        "        state.ballot = ballot\n        granted",
+        "Figure 2: persistent state is updated before responding to RPCs",
+        also=(
+            Edit(
+                "roles/base.py",
+                "        rpc.respond(rpc_handlers.answer_request(node, rpc.request))",
+                "        before = node.state.ballot\n"
+                "        rpc.respond(rpc_handlers.answer_request(node, rpc.request))\n"
+                "        if node.state.ballot != before:\n"
+                "            from ..state import BALLOT_KEY, encode_ballot\n\n"
+                "            node.state._stable.set(BALLOT_KEY, encode_ballot(node.state.ballot))",
+            ),
+        ),
+    ),
+    Mutant(
+        "own-vote-saved-after-asking",
+        "roles/candidate.py",
+        "            state.save_ballot(state.ballot.at_term(state.ballot.term + 1).voting_for(node.id))",
+        "            state.ballot = state.ballot.at_term(state.ballot.term + 1).voting_for(node.id)",
+        "§5.2: the candidate votes for itself, and Figure 2: on disk, before it asks others",
+        also=(
+            Edit(
+                "roles/candidate.py",
+                "                self._ask_voter(voter, request)\n",
+                "                self._ask_voter(voter, request)\n"
+                "        from ..state import BALLOT_KEY, encode_ballot\n\n"
+                "        state._stable.set(BALLOT_KEY, encode_ballot(state.ballot))\n",
+            ),
+        ),
+        threads=True,
+    ),
+    Mutant(
+        "ballot-in-memory-before-disk",
+        "state.py",
+        "        try:\n            self._stable.set(BALLOT_KEY, encode_ballot(ballot))",
+        "        self.ballot = ballot\n"
+        "        try:\n            self._stable.set(BALLOT_KEY, encode_ballot(ballot))",
+        "state.py: memory never runs ahead of disk; a transport thread answers heartbeats from memory",
+        threads=True,
+    ),
+    Mutant(
+        "term-and-vote-in-two-writes",
+        "state.py",
+        "            self._stable.set(BALLOT_KEY, encode_ballot(ballot))",
+        "            half = Ballot(ballot.term, self.ballot.voted_for, ballot.newborn)\n"
+        "            self._stable.set(BALLOT_KEY, encode_ballot(half))\n"
+        "            self._stable.set(BALLOT_KEY, encode_ballot(ballot))",
+        "hashicorp/raft B11: a crash between the writes leaves the new term with the old candidate",
+    ),
+    Mutant(
+        "adopted-term-not-saved",
+        "state.py",
+        "            self.save_ballot(self.ballot.at_term(term))",
+        "            self.ballot = self.ballot.at_term(term)",
+        "Figure 2: currentTerm is persistent",
+    ),
+    Mutant(
+        "restart-forgets-the-vote",
+        "state.py",
+        "        self.ballot = load_ballot(stable_store)\n",
+        "        stored = load_ballot(stable_store)\n"
+        "        self.ballot = Ballot(stored.term, None, stored.newborn)\n",
+        "Figure 2: votedFor is persistent",
+    ),
+    Mutant(
+        "ballot-write-error-swallowed",
+        "state.py",
+        '            raise StorageError(f"the stable store could not save term {ballot.term}: {error}") from error',
+        "            pass",
+        "ARCHITECTURE, decision 1: a failed write stops the server (fsync errors in PostgreSQL, etcd)",
+        also=(
+            Edit(
+                "state.py",
+                "encode_ballot(ballot))\n        except NodeFailedError:\n            raise",
+                "encode_ballot(ballot))\n        except NodeFailedError:\n            pass",
+            ),
+        ),
+    ),
+    Mutant(
+        "vote-without-looking-at-terms-of-entries",
+        "rules/election.py",
+        "    if last > candidate_last:\n        return ballot",
+        "    if last.index > candidate_last.index:\n        return ballot",
+        "§5.4.1: the later term of the last entry is more up to date, however short the log",
+    ),
+    Mutant(
+        "vote-without-looking-at-the-length",
+        "rules/election.py",
+        "    if last > candidate_last:\n        return ballot",
+        "    if last.term > candidate_last.term:\n        return ballot",
+        "§5.4.1: of equal last terms the longer log is more up to date",
+    ),
+    Mutant(
+        "second-vote-in-a-term",
+        "rules/election.py",
+        "    if ballot.voted_for is None:\n        return ballot.voting_for(candidate)\n    return ballot",
+        "    return ballot.voting_for(candidate)",
+        "Figure 2, RequestVote, step 2: votedFor is null or the candidate",
+    ),
+    Mutant(
+        "vote-kept-into-the-next-term",
+        "rules/election.py",
+        "Ballot(term, None, self.newborn)",
+        "Ballot(term, self.voted_for, self.newborn)",
+        "hashicorp/raft B11: the old candidate is granted the new term without a look at its log",
+    ),
+    Mutant(
+        "pre-vote-for-anybody",
+        "rules/election.py",
+        "    return last <= candidate_last\n",
+        "    return True\n",
+        "dissertation §9.6: a pre-vote is granted only if the candidate's log is up to date",
+    ),
+    Mutant(
+        "pre-vote-changes-the-term",
+        "rpc_handlers.py",
+        "    term = request.term if granted else state.ballot.term\n",
+        "    state.adopt_term(request.term)\n    term = request.term if granted else state.ballot.term\n",
+        "dissertation §9.6: a pre-vote does not change the voter's term",
+    ),
+    Mutant(
+        "late-pre-vote-counted-as-vote",
+        "roles/candidate.py",
+        "                case VoteReceived(election=self._election):",
+        "                case VoteReceived():",
+        "etcd: answers to a pre-vote must be told apart from those to the election in the same term",
+    ),
+    Mutant(
+        "vote-of-an-older-term-counted",
+        "roles/candidate.py",
+        "                case VoteReceived(election=self._election):",
+        "                case VoteReceived():",
+        "Figure 2, Rules for Servers: a vote counts in the term it was given in",
+        also=(
+            Edit(
+                "roles/candidate.py",
+                "        if response.term == self._term:\n",
+                "        if isinstance(response, RequestPreVoteResponse) == self._is_pre_vote:\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "pre-votes-kept-as-votes",
+        "roles/candidate.py",
+        "        self._votes = {node.id}",
+        "        self._votes.add(node.id)",
+        "§5.2: a candidate counts votes of this election only",
+    ),
+    Mutant(
+        "half-is-a-majority",
+        "rules/election.py",
+        "    return voters // 2 + 1",
+        "    return max(1, voters // 2)",
+        "§5.2: a majority; two halves need not meet",
+    ),
+    Mutant(
+        "higher-term-ignored-by-the-leader",
+        "roles/leader.py",
+        "case HigherTermSeen(session=session) if session.alive:",
+        "case HigherTermSeen(session=session) if not self._leadership.alive:",
+        "§5.1: a leader that learns of a higher term steps down",
+    ),
+    Mutant(
+        "newborn-votes",
+        "rules/election.py",
+        "    if ballot.newborn is not None:\n        return ballot  # what",
+        "    if False:\n        return ballot  # what",
+        "ARCHITECTURE, decision 15: a wiped disk never votes",
+    ),
+    Mutant(
+        "newborn-grows-up-too-early",
+        "rules/membership.py",
+        "    return commit_index >= newborn.target or commit_term > newborn.term",
+        "    return commit_index > 0",
+        "ARCHITECTURE, decision 15: it votes once it holds what it may have acknowledged before",
+    ),
+    Mutant(
+        "lease-never-ends",
+        "roles/leader.py",
+        "        if ends > now:\n            return None\n",
+        "        if ends > now or self._peers:\n            return None\n",
+        "dissertation §6.2: a leader that reaches no majority steps down",
+    ),
+    Mutant(
+        "lease-counted-from-the-answer",
+        "sessions.py",
+        "        if sent_at > self.contact:\n            self.contact = sent_at",
+        "        import inspect\n\n"
+        "        caller = inspect.currentframe().f_back.f_locals['self']\n"
+        "        self.contact = max(self.contact, caller._runtime.now())",
+        "dissertation §6.4: the lease begins when the question was sent, not when the answer came",
+    ),
+]
+
+_LOGS = [
+    Mutant(
+        "term-of-the-entry-before-not-checked",
+        "rpc_handlers.py",
+        "    return state.log.term_at(request.prev_log_entry) == request.prev_log_term",
+        "    return state.log.term_at(request.prev_log_entry) is not None",
+        "Figure 2, AppendEntries, step 2",
+    ),
+    Mutant(
+        "entry-before-not-checked",
+        "rpc_handlers.py",
+        "    return state.log.term_at(request.prev_log_entry) == request.prev_log_term",
+        "    return state.log.term_at(request.prev_log_entry) in (None, request.prev_log_term)",
+        "Figure 2, AppendEntries, step 2",
+    ),
+    Mutant(
+        "append-of-an-older-term-accepted",
+        "rpc_handlers.py",
+        "    if request.term < state.ballot.term:  # step 1",
+        "    if request.term < state.ballot.term and request.header.id == node.id:  # step 1",
+        "Figure 2, AppendEntries, step 1",
+    ),
+    Mutant(
+        "conflicting-suffix-kept",
+        "rules/replication.py",
+        "        if entry.index > last_index or term_at(entry.index) != entry.term:",
+        "        if entry.index > last_index:",
+        "Figure 2, AppendEntries, step 3",
+    ),
+    Mutant(
+        "old-request-truncates",
+        "rpc_handlers.py",
+        "    missing = list(request.entries[known:])\n",
+        "    missing = list(request.entries)\n",
+        "Figure 2, AppendEntries, step 3: only an entry that conflicts is deleted (etcd, LogCabin tests)",
+    ),
+    Mutant(
+        "truncation-below-the-commit-index",
+        "rpc_handlers.py",
+        "    missing = list(request.entries[known:])\n",
+        "    missing = list(request.entries)\n",
+        "hashicorp/raft E8: nothing keeps truncation above the commit index",
+        also=(
+            Edit(
+                "rpc_handlers.py",
+                "    if first <= state.commit_index:\n        raise CorruptStoreError(",
+                "    if first < 1:\n        raise CorruptStoreError(",
+            ),
+        ),
+    ),
+    Mutant(
+        "replaced-suffix-stays-in-memory",
+        "node_log.py",
+        "            before = ()  # the entries between are only in the store",
+        "            pass",
+        "hashicorp/raft E7: after a truncation memory still holds what the store has dropped",
+        also=(
+            Edit(
+                "node_log.py",
+                "        self._publish(_cut(self._recent, first) if first <= self.last.index else self._recent, logs)",
+                "        self._publish(self._recent, logs)",
+            ),
+        ),
+    ),
+    Mutant(
+        "acknowledged-before-the-flush",
+        "rpc_handlers.py",
+        "    state.log.replace_suffix(missing)\n",
+        "    if first > state.log.last.index:\n"
+        "        state.log.stage(missing)\n"
+        "    else:\n"
+        "        state.log.replace_suffix(missing)\n",
+        "Figure 2: persistent state is updated before responding to RPCs",
+        also=(
+            Edit(
+                "roles/base.py",
+                "        rpc.respond(rpc_handlers.answer_request(node, rpc.request))",
+                "        rpc.respond(rpc_handlers.answer_request(node, rpc.request))\n"
+                "        if node.state.log._unwritten:\n"
+                "            node.state.log.write_staged()",
+            ),
+        ),
+    ),
+    Mutant(
+        "part-of-a-batch-acknowledged-as-a-whole",
+        "rpc_handlers.py",
+        "        _store_missing(node, request, missing)\n",
+        "        _store_missing(node, request, missing[:8])\n",
+        "Figure 2, AppendEntries, step 4: append any new entries, all of them",
+    ),
+    Mutant(
+        "disk-error-swallowed",
+        "node_log.py",
+        "        try:\n            call()\n        except NodeFailedError:\n            raise\n",
+        "        try:\n            call()\n        except NodeFailedError:\n            return\n",
+        "ARCHITECTURE, decision 1: a failed write stops the server (fsync errors in PostgreSQL, etcd)",
+    ),
+    Mutant(
+        "entries-encoded-anew",
+        "rpc_handlers.py",
+        "    missing = list(request.entries[known:])\n",
+        "    missing = [\n"
+        "        Log(e.index, e.term, e.type, e.data, e.extensions, node.runtime.wall_time_ns())\n"
+        "        for e in request.entries[known:]\n"
+        "    ]\n",
+        "log.py: an entry is encoded once, by the leader that appends it; §5.3: identical logs",
+    ),
+    Mutant(
+        "entries-labelled-with-the-live-term",
+        "roles/leader.py",
+        "        term = self._leadership.term\n        now",
+        "        term = self._node.state.ballot.term\n        now",
+        "hashicorp/raft A5, #695: entries of a term that this server does not lead",
+        also=(
+            Edit(
+                "rpc_handlers.py",
+                "    state = node.state\n    header = request.header\n",
+                "    state = node.state\n    header = request.header\n    state.adopt_term(request.term)\n",
+            ),
+        ),
+        threads=True,
+    ),
+    Mutant(
+        "no-entry-at-the-beginning-of-a-term",
+        "roles/leader.py",
+        '        return self._append([self._own_entry(LogType.NOOP, b"")], [None])',
+        "        return None",
+        "§8: a leader commits a no-op at the start of its term",
+    ),
+    Mutant(
+        "rejected-request-never-steps-back",
+        "rules/replication.py",
+        "min(next_index - step, last_log_hint + 1)",
+        "min(next_index, last_log_hint + 1)",
+        "§5.3: the leader decrements nextIndex and retries",
+    ),
+    Mutant(
+        "deposed-leader-shows-a-mix-of-two-logs",
+        "replicator.py",
+        "        if not self._session.alive:\n            return None\n        if prev_term is None:",
+        "        if prev_term is None:",
+        "hashicorp/raft D16: prev read before and entries after the suffix was replaced",
+        threads=True,
+    ),
+    Mutant(
+        "tail-evicted-before-its-commit",
+        "node_log.py",
+        "        return self._publish(self._recent, logs)\n",
+        "        size = self._publish(self._recent, logs)\n        self._recent = ()\n        return size\n",
+        "ARCHITECTURE: an entry leaves memory only after the commit",
+        threads=True,
+    ),
+]
+
+_COMMITMENT = [
+    Mutant(
+        "older-terms-committed-by-counting",
+        "rules/commitment.py",
+        "    if on_a_majority < first_of_term:\n        return current\n",
+        "",
+        "§5.4.2, Figure 8",
+    ),
+    Mutant(
+        "one-copy-too-few",
+        "rules/commitment.py",
+        "    on_a_majority = sorted(matched)[(len(matched) - 1) // 2]",
+        "    on_a_majority = sorted(matched)[(len(matched) + 1) // 2]",
+        "Figure 2, Rules for Servers, Leaders: a majority of matchIndex[i] >= N",
+    ),
+    Mutant(
+        "own-copy-counted-before-the-flush",
+        "roles/leader.py",
+        "        node.state.log.write_staged()\n",
+        '        node.spawn("flush", lambda: node.state.log._store.store_logs(logs))\n',
+        "dissertation §10.2.1: the leader counts itself only after its own write",
+        threads=True,
+    ),
+    Mutant(
+        "match-taken-from-the-end-of-the-peers-log",
+        "replicator.py",
+        "                self._to_main(PeerMatched(session, request.prev_log_entry + len(request.entries)))",
+        "                self._to_main(PeerMatched(session, response.last_log))",
+        "Figure 2: matchIndex is known to be replicated; the rest of a log may be leftovers (etcd #5571)",
+    ),
+    Mutant(
+        "refusal-counted-as-a-match",
+        "replicator.py",
+        "            session.heard(sent_at)\n            if response.success:\n",
+        "            session.heard(sent_at)\n            if response:\n",
+        "Figure 2, Rules for Servers, Leaders: matchIndex moves if successful (hashicorp/raft C18)",
+    ),
+    Mutant(
+        "answers-of-an-older-session-counted",
+        "roles/leader.py",
+        "        session = event.session\n"
+        "        if not session.alive or session.leadership is not self._leadership:\n"
+        "            return\n",
+        "        session = self._peers[event.session.peer.id].session\n",
+        "hashicorp/raft D13, tikv/raft-rs #571: a late answer of an old session counts for the new one",
+        threads=True,
+    ),
+    Mutant(
+        "answers-matched-to-requests-of-a-broken-stream",
+        "replicator.py",
+        "        stream = _Stream()\n",
+        "        stream = _Stream()\n        stream.unanswered = self._unanswered\n",
+        "hashicorp/raft D10: what was on its way on a broken pipeline is not the next one's",
+        also=(
+            Edit(
+                "replicator.py",
+                "        self._said_it_lacks = False\n\n    # -- any",
+                "        self._said_it_lacks = False\n"
+                "        self._unanswered: deque[_Sent] = deque()\n\n    # -- any",
+            ),
+        ),
+        threads=True,
+    ),
+    Mutant(
+        "follower-commits-more-than-was-proved",
+        "rpc_handlers.py",
+        "    last_proven = request.prev_log_entry + len(request.entries)\n",
+        "    last_proven = state.log.last.index\n",
+        "hashicorp/raft E10; Figure 2, AppendEntries, step 5: the index of the last *new* entry",
+        also=(Edit("replicator.py", "        commit = min(commit, prev + len(logs))\n", ""),),
+    ),
+    Mutant(
+        "request-names-more-commits-than-it-proves",
+        "replicator.py",
+        "        commit = min(commit, prev + len(logs))\n",
+        "",
+        "etcd: a message's commit is at most what it proves; hashicorp followers believe it (E10)",
+    ),
+    Mutant(
+        "everything-stored-counts-as-committed-after-a-restart",
+        "state.py",
+        "        self.configurations = _read_configurations(log_store, self.log)\n",
+        "        self.configurations = _read_configurations(log_store, self.log)\n"
+        "        self.commit_index = self.log.last.index\n",
+        "Figure 2: commitIndex is volatile; hashicorp/raft J6",
+    ),
+    Mutant(
+        "commit-news-only-with-entries",
+        "replicator.py",
+        "            if self._session.leadership.commit_index > self._commit_sent:\n",
+        "            if self._session.leadership.commit_index > self._next:\n",
+        "§5.3: followers learn of the commit with the next message, also when nobody writes any more",
+    ),
+    Mutant(
+        "poke-before-the-entries-are-there",
+        "roles/leader.py",
+        "        size = node.state.log.stage(logs)\n",
+        "        for peer in self._peers.values():\n"
+        "            peer.replicator.poke()\n"
+        "        size = node.state.log.stage(logs)\n",
+        "ARCHITECTURE, idea 1: a poke says that there is news already",
+        also=(
+            Edit(
+                "roles/leader.py",
+                "        self._leadership.write_began_at = began\n"
+                "        for peer in self._peers.values():\n"
+                "            peer.replicator.poke()\n",
+                "        self._leadership.write_began_at = began\n",
+            ),
+        ),
+        threads=True,
+    ),
+]
+
+_FUTURES = [
+    Mutant(
+        "in-flight-list-kept-across-a-step-down",
+        "roles/leader.py",
+        "        self._in_flight: deque[_Batch] = deque()",
+        '        self._in_flight: deque[_Batch] = node.__dict__.setdefault("in_flight", deque())',
+        "ARCHITECTURE, idea 3: what a leader knew goes when it goes",
+    ),
+    Mutant(
+        "in-flight-futures-never-fail",
+        "roles/leader.py",
+        "        futures = [f for batch in self._in_flight for f in batch.futures if f is not None]",
+        "        futures = []",
+        "ARCHITECTURE, decision 2: whoever stops fails what it still holds (hashicorp/raft F3)",
+    ),
+    Mutant(
+        "lost-command-succeeds",
+        "roles/leader.py",
+        "        node.notifier.fail(futures, lost)\n",
+        "        for future in futures:\n            node.notifier.resolve(future)\n",
+        "§8: success means that the command is committed",
+    ),
+    Mutant(
+        "open-outcome-told-as-not-applied",
+        "roles/leader.py",
+        "        def lost() -> LeadershipLostError:\n",
+        "        def lost() -> LeadershipLostError:\n"
+        "            from ..errors import NotLeaderError\n\n"
+        "            return NotLeaderError(node.id)\n",
+        "hashicorp/raft F1: leadership lost means that the outcome is open",
+    ),
+    Mutant(
+        "unapplied-at-a-shutdown-told-as-not-applied",
+        "fsm_runner.py",
+        "            error = RaftShutdownError(outcome_unknown=True)",
+        "            error = RaftShutdownError()",
+        "ARCHITECTURE, decision 3: what is in the log may still be applied",
+    ),
+    Mutant(
+        "partly-committed-batch-mixes-up-its-futures",
+        "roles/leader.py",
+        "                rest = _Batch(batch.logs[count:], batch.futures[count:])",
+        "                rest = _Batch(batch.logs[count:], batch.futures[: len(batch.logs) - count])",
+        "ARCHITECTURE, decision 2: futures are matched by index and term",
+    ),
+    Mutant(
+        "uncommitted-rest-of-a-batch-applied",
+        "roles/leader.py",
+        "            if batch.last > commit:\n",
+        "            if batch.last > commit + 10**9:\n",
+        "Figure 2: only entries up to commitIndex are applied",
+    ),
+    Mutant(
+        "two-finishers-of-one-future",
+        "futures.py",
+        '        if self.__dict__.setdefault("_finisher", me) is not me:\n            return False\n',
+        "        if self._state is _FINISHED and me is None:\n            return False\n",
+        "ARCHITECTURE, decision 2: futures resolve exactly once, whoever dies",
+        also=(
+            Edit(
+                "roles/leader.py",
+                "            futures.extend(batch.futures)\n",
+                "            futures.extend(batch.futures)\n"
+                "            self._handed = [*getattr(self, '_handed', [])[-50:], *batch.futures]\n",
+            ),
+            Edit(
+                "roles/leader.py",
+                "        futures += [proposal.future for proposal in self._taken]\n",
+                "        futures += [proposal.future for proposal in self._taken]\n"
+                "        futures += [f for f in getattr(self, '_handed', []) if f is not None and not f.done()]\n",
+            ),
+        ),
+        threads=True,
+    ),
+    Mutant(
+        "batch-at-hand-forgotten-at-the-end",
+        "fsm_runner.py",
+        "            self._inbox.close(self._dispose)\n"
+        "            self._dispose(self._batch)\n"
+        "            self.applied.notify()\n",
+        "            self._inbox.close(self._dispose)\n            self.applied.notify()\n",
+        "hashicorp/raft F3: entries that were taken when the FSM thread ends are never resolved",
+        threads=True,
+    ),
+    Mutant(
+        "fsm-queue-not-drained-at-the-end",
+        "fsm_runner.py",
+        "            self.stopping = True\n            self._inbox.close(self._dispose)\n",
+        "            self.stopping = True\n",
+        "ARCHITECTURE: every hand-over is put, then look whether the receiver has closed (hashicorp/raft F3)",
+        threads=True,
+    ),
+    Mutant(
+        "waiting-commands-forgotten-at-the-end",
+        "node.py",
+        "        context.notifier.fail([proposal.future for proposal in waiting], refused)\n",
+        "",
+        "hashicorp/raft F3: every queue is drained when a server stops",
+    ),
+    Mutant(
+        "barrier-answered-at-its-commit",
+        "roles/leader.py",
+        "            node.fsm.committed(logs, futures)\n",
+        "            for log, future in zip(logs, futures, strict=True):\n"
+        "                if log.type is LogType.BARRIER and future is not None:\n"
+        "                    node.notifier.resolve(future)\n"
+        "            node.fsm.committed(logs, futures)\n",
+        "Raft.barrier: resolves once every earlier command is applied (hashicorp/raft: AppliedIndex is not)",
+    ),
+]
+
+_APPLYING = [
+    Mutant(
+        "entry-applied-twice",
+        "fsm_runner.py",
+        "            skip = self.applied_index + 1 - logs[0].index\n",
+        "            skip = max(self.applied_index - logs[0].index, 0)\n",
+        "§5.3: each entry is applied once; committed_up_to() may have been faster",
+        also=(
+            Edit(
+                "fsm_runner.py",
+                "        if logs and logs[0].index != self.applied_index + 1:\n",
+                "        if logs and logs[0].index > self.applied_index + 1:\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "entries-between-not-applied",
+        "fsm_runner.py",
+        "            self._catch_up(batch.logs[0].index - 1)\n",
+        "            self.applied_index = batch.logs[0].index - 1\n",
+        "§5.4.3: state machines apply the entries in order, without a gap",
+    ),
+    Mutant(
+        "restart-applies-from-the-end-of-the-log",
+        "fsm_runner.py",
+        "        self.applied_index = 0\n",
+        "        self.applied_index = log.last.index\n",
+        "Figure 2: lastApplied is volatile, and so is a state machine without a snapshot",
+    ),
+    Mutant(
+        "applied-index-published-before-applying",
+        "fsm_runner.py",
+        "            error = result = None\n            if log.type is LogType.COMMAND:\n",
+        "            error = result = None\n            self.applied_index = log.index\n"
+        "            if log.type is LogType.COMMAND:\n",
+        "hashicorp/raft: AppliedIndex is what was handed to the FSM, not what it has applied",
+        threads=True,
+    ),
+    Mutant(
+        "fatal-fsm-error-taken-as-an-answer",
+        "fsm_runner.py",
+        "        if fatal:\n            self._fail(error, log, future)",
+        "        if fatal and log is None:\n            self._fail(error, log, future)",
+        "ARCHITECTURE, decision 4: what depends on the server stops it",
+    ),
+    Mutant(
+        "look-up-target-raised-without-the-second-look",
+        "fsm_runner.py",
+        "        if look_up is not None:\n"
+        "            look_up.target = index\n"
+        "            if not look_up.taken:\n"
+        "                return  # it will be read with the new target\n",
+        "        if look_up is not None and not look_up.taken:\n"
+        "            look_up.target = index\n"
+        "            return\n",
+        "fsm_runner.py: main writes the target and then looks at taken; the FSM thread the other way round",
+        threads=True,
+    ),
+]
+
+_PASSING_ON = [
+    Mutant(
+        "mark-cleared-after-the-queue-was-read",
+        "roles/leader.py",
+        "        node.proposals.channel.clear()  # before looking: a later poke is then not lost\n",
+        "",
+        "ARCHITECTURE, idea 1: the consumer clears the mark before it reads",
+        also=(
+            Edit(
+                "roles/leader.py",
+                "        proposals = node.proposals.take(config.max_append_entries, config.max_append_bytes)\n",
+                "        proposals = node.proposals.take(config.max_append_entries, config.max_append_bytes)\n"
+                "        node.proposals.channel.clear()\n",
+            ),
+            Edit(
+                "roles/leader.py",
+                "            return None  # the FSM pokes when it gets on\n",
+                "            node.proposals.channel.clear()\n"
+                "            return None  # the FSM pokes when it gets on\n",
+            ),
+        ),
+        threads=True,
+    ),
+    Mutant(
+        "mark-set-after-the-poke-was-put",
+        "runtime.py",
+        "        self._marked = True\n        self._inbox.put(self._event)\n",
+        "        self._inbox.put(self._event)\n        self._marked = True\n",
+        "runtime.py: a mark that is set after its poke was taken stays for ever",
+        threads=True,
+    ),
+    Mutant(
+        "replicator-clears-the-mark-after-sending",
+        "replicator.py",
+        "            self._news.clear()\n            wake_at = self._send_what_is_due()\n",
+        "            wake_at = self._send_what_is_due()\n            self._news.clear()\n",
+        "ARCHITECTURE, idea 1: the consumer clears the mark before it reads",
+        threads=True,
+    ),
+    Mutant(
+        "commands-of-an-earlier-role-not-refused",
+        "roles/follower.py",
+        "        refuse_proposals(node)  # their poke may have gone to an earlier role\n",
+        "",
+        "follower.py: the poke may have gone to an earlier role",
+        threads=True,
+    ),
+    Mutant(
+        "rest-of-the-queue-not-poked-for",
+        "roles/leader.py",
+        "        if len(node.proposals):\n"
+        "            node.proposals.channel.poke()  # RPCs that came meanwhile go first\n",
+        "",
+        "hashicorp/raft D9: one batch for each wake-up, the rest waits for the next one",
+        threads=True,
+    ),
+    Mutant(
+        "nobody-told-that-there-is-room",
+        "proposals.py",
+        "            waiting, self._waiting = self._waiting, []\n"
+        "        for signal in waiting:\n"
+        "            signal.set()\n"
+        "        return items\n\n    def close",
+        "            waiting, self._waiting = self._waiting, []\n        return items\n\n    def close",
+        "proposals.py: taking wakes whoever waits for room",
+        threads=True,
+    ),
+    Mutant(
+        "future-awaited-without-the-second-look",
+        "futures.py",
+        '        self._queue("_wakers").append(wake)  # apart from users\' callbacks, which may block\n'
+        "        if self._state is _FINISHED:\n"
+        "            return\n",
+        '        self._queue("_wakers").append(wake)  # apart from users\' callbacks, which may block\n',
+        "futures.py: publish first, look second",
+        threads=True,
+    ),
+    Mutant(
+        "waiters-without-the-second-look",
+        "waiting.py",
+        "            if holds():  # it came true between the look and the append\n                return True\n",
+        "",
+        "waiting.py: it may come true between the look and the append",
+        threads=True,
+    ),
+    Mutant(
+        "heartbeat-thread-changes-the-term",
+        "rpc_handlers.py",
+        "    state = node.state\n    header = request.header\n",
+        "    state = node.state\n    header = request.header\n    state.adopt_term(request.term)\n",
+        "hashicorp/raft A5, #517: heartbeats change the term beside the main thread",
+        threads=True,
+    ),
+    Mutant(
+        "heartbeat-thread-ignores-the-term",
+        "rpc_handlers.py",
+        "        request.term != state.ballot.term\n        or state.role",
+        "        request.term < state.ballot.term\n        or state.role",
+        "hashicorp/raft A5: the fast path answers only in its own term",
+        threads=True,
+    ),
+]
+
+MUTANTS: tuple[Mutant, ...] = (
+    *_ELECTIONS,
+    *_LOGS,
+    *_COMMITMENT,
+    *_FUTURES,
+    *_APPLYING,
+    *_PASSING_ON,
+)
