@@ -721,6 +721,7 @@ def a_snapshot_delays_no_other(pair: _Pair) -> None:
         assert answer == pair.appended(request)
     sending.is_over = True
     sending.expect_error("that is over")
+    received.go_on.set()
 
 
 def a_snapshot_that_is_over_ends_soon(pair: _Pair) -> None:

@@ -1,7 +1,7 @@
 """Raft over gRPC, byte for byte as github.com/Jille/raft-grpc-transport does it.
 
 Per peer there are two connections: one for votes, heartbeats and other small calls, one for
-entries, so that nothing urgent queues behind bulk data.
+entries and snapshots, so that nothing urgent queues behind bulk data.
 
 Latency under CPython is the number of threads that a message wakes one after the other.
 grpc hands every received message to its deserializer on the thread that polls the
@@ -23,22 +23,44 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, BinaryIO
 
 import grpc
 
 from ..configuration import Server
 from ..errors import ConfigError, RaftError, TransportError, UnsupportedProtocolError
-from ..messages import AppendEntriesRequest, AppendEntriesResponse, Request, Response
-from ..runtime import Runtime, Task, ThreadRuntime
+from ..messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    Request,
+    Response,
+)
+from ..runtime import Inbox, Runtime, Task, ThreadRuntime
+from .admission import Admission
 from .base import AppendPipeline, IncomingRpc, RpcHandler, Transport
-from .wire import METHODS, PIPELINE, Method
+from .snapshot_stream import CHUNKS_AHEAD, SnapshotReceiver, SnapshotSender
+from .wire import (
+    INSTALL_SNAPSHOT,
+    METHODS,
+    PIPELINE,
+    Method,
+    decode_install_snapshot,
+    decode_install_snapshot_response,
+    decode_snapshot_chunk,
+    encode_install_snapshot,
+    encode_install_snapshot_response,
+    encode_snapshot_chunk,
+)
 from .workers import Workers
 
 _log = logging.getLogger(__name__)
 
 _MAX_INBOUND_STREAMS = 64
 """Each holds two workers; the rest is left for votes and heartbeats."""
+_MAX_INBOUND_SNAPSHOTS = 4
+"""Each holds two workers as well, and a few of its pieces in memory."""
 _MAX_WORKERS = 256
 _MAX_UNANSWERED = 64
 _MAX_UNANSWERED_BYTES = 16 * 1024 * 1024
@@ -46,7 +68,10 @@ _MAX_UNANSWERED_BYTES = 16 * 1024 * 1024
 _SILENT_CALLS = 3
 _SILENT_SECONDS = 1.0
 """A peer that lets that many calls in that much time run into their deadline is connected anew."""
+_DRAIN_BYTES = 1024 * 1024
 _CLOSE_SECONDS = 5.0
+_TAKES_EARLY_ANSWER = ("pyraft-takes-early-answer", "1")
+"""Metadata of a sender that hears an answer before its last byte.  Go's does not, until it has sent all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +145,8 @@ class GrpcTransport(Transport):
         self._closed = False
         self._handler: RpcHandler | None = None
         self._peers: dict[str, _Peer] = {}
-        self._streams: dict[_InboundStream, str | None] = {}
+        self._streams: Admission[_InboundStream] = Admission(self._runtime, _MAX_INBOUND_STREAMS)
+        self._snapshots: Admission[_InboundSnapshot] = Admission(self._runtime, _MAX_INBOUND_SNAPSHOTS)
         self._channel_options = _channel_options(max_message_bytes, keepalive)
         self._workers = Workers(self._runtime, f"pyraft-grpc-{bind}", _MAX_WORKERS)
         self._server = grpc.server(
@@ -203,6 +229,24 @@ class GrpcTransport(Transport):
             return _GrpcPipeline(self, connections, peer, on_reply, on_error)
         except ValueError as error:
             raise TransportError(f"pipeline to {peer.id} at {peer.address}: {self._why_closed()}") from error
+
+    def install_snapshot(
+        self,
+        peer: Server,
+        request: InstallSnapshotRequest,
+        source: BinaryIO,
+        timeout: float,
+        is_over: Callable[[], bool],
+    ) -> InstallSnapshotResponse:
+        what = f"snapshot to {peer.id} at {peer.address}"
+        first = encode_install_snapshot(request)
+        sender = SnapshotSender(self._runtime, what, request, source, timeout, is_over)
+        connections = self._connect(peer)
+        try:
+            upload = _Upload(self, connections, first, sender)
+        except ValueError as error:
+            raise TransportError(f"{what}: {self._why_closed()}") from error
+        return upload.run()
 
     def forget(self, peer: Server) -> None:
         with self._lock:
@@ -332,7 +376,7 @@ class GrpcTransport(Transport):
 
     def _answer_stream(self, requests: Iterator[_Pending], context: grpc.ServicerContext) -> Iterator[bytes]:
         stream = _InboundStream(self._runtime)
-        if not self._admit(stream):
+        if not self._streams.admit(stream):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_MAX_INBOUND_STREAMS} streams are open")
         try:
             if not context.add_callback(stream.end):
@@ -348,8 +392,7 @@ class GrpcTransport(Transport):
                 return
         finally:
             stream.end()
-            with self._lock:
-                self._streams.pop(stream, None)
+            self._streams.drop(stream)
 
     def _read_stream(
         self, stream: _InboundStream, requests: Iterator[_Pending], context: grpc.ServicerContext
@@ -359,7 +402,7 @@ class GrpcTransport(Transport):
             for pending in requests:
                 pending.context = context
                 if pending.sender:
-                    self._name_stream(stream, pending.sender)
+                    self._streams.name(stream, pending.sender)
                 if not stream.take(pending):
                     return
         except grpc.RpcError:
@@ -367,29 +410,46 @@ class GrpcTransport(Transport):
         finally:
             stream.end_of_requests()
 
-    def _admit(self, stream: _InboundStream) -> bool:
-        with self._lock:
-            if len(self._streams) >= _MAX_INBOUND_STREAMS:
-                nameless = next((s for s, sender in self._streams.items() if sender is None), None)
-                if nameless is None:
-                    return False
-                del self._streams[nameless]
-                nameless.end()
-            self._streams[stream] = None
-            return True
+    def _answer_snapshot(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        stream = _InboundSnapshot(self._runtime, context)
+        if not self._snapshots.admit(stream):
+            context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_MAX_INBOUND_SNAPSHOTS} snapshots are coming in"
+            )
+        try:
+            answer = self._receive_snapshot(stream, messages, context)
+        finally:
+            stream.stop_reading()
+            self._snapshots.drop(stream)
+        if isinstance(answer, RaftError):
+            context.abort(grpc.StatusCode.UNKNOWN, str(answer))
+        return encode_install_snapshot_response(answer)
 
-    def _name_stream(self, stream: _InboundStream, sender: str) -> None:
-        """End the stream that ``sender`` had before: it has forgotten it, or will never know."""
-        if self._streams.get(stream, sender) == sender:
-            return  # known, or ended already
-        with self._lock:
-            older = [s for s, known in self._streams.items() if known == sender and s is not stream]
-            for one in older:
-                del self._streams[one]
-            if stream in self._streams:
-                self._streams[stream] = sender
-        for one in older:
-            one.fail(TransportError(f"a newer stream of {sender} took over"))
+    def _receive_snapshot(
+        self, stream: _InboundSnapshot, messages: Iterator[bytes], context: grpc.ServicerContext
+    ) -> InstallSnapshotResponse | RaftError:
+        try:
+            request, data = decode_install_snapshot(next(messages, b""))
+        except TransportError as error:
+            return TransportError(f"{INSTALL_SNAPSHOT}: {error}")
+        except grpc.RpcError:
+            return TransportError("the sender has gone")
+        self._snapshots.name(stream, request.header.id)
+        receiver = stream.begin(request.size, data)
+        handler = self._handler
+        if handler is None or self._closed or not context.add_callback(stream.gone):
+            return TransportError(f"the server at {self._address} is closing")
+        self._workers.submit(stream.read, receiver, messages)
+        try:
+            answer = handler.receive_snapshot(request, receiver)
+            if not isinstance(answer, RaftError) and not _takes_early_answer(context):
+                _drain(receiver)
+        except RaftError as error:
+            return error
+        except Exception as error:
+            _log.exception("the handler failed on %s", INSTALL_SNAPSHOT)
+            return TransportError(f"the handler failed on {INSTALL_SNAPSHOT}: {error!r}")
+        return answer
 
 
 # ── calling ──
@@ -402,7 +462,7 @@ class _Peer:
         self.address = address
         self.misses = 0
         self.silent_since = 0.0
-        self.streams: set[_GrpcPipeline] = set()
+        self.streams: set[_GrpcPipeline | _Upload] = set()
         self._control = new_channel(address)
         self._bulk = new_channel(address)
         self._calls: dict[tuple[str, bool], Any] = {}
@@ -417,6 +477,10 @@ class _Peer:
     def stream(self, requests: Iterator[bytes], on_received: Callable[[bytes], Any]) -> Any:
         call: Any = self._bulk.stream_stream(PIPELINE.path, response_deserializer=on_received)
         return call(requests)
+
+    def upload(self, messages: Iterator[bytes]) -> Any:
+        call: Any = self._bulk.stream_unary(f"/{PIPELINE.service}/{INSTALL_SNAPSHOT}")
+        return call.future(messages, metadata=(_TAKES_EARLY_ANSWER,))
 
     def close(self) -> None:
         """Fail the calls and streams that are open."""
@@ -503,6 +567,61 @@ class _GrpcPipeline(AppendPipeline):
             self._connections.streams.discard(self)
         if not self._closed:
             self._on_error(error)
+
+
+class _Upload:
+    """A snapshot on its way to a peer."""
+
+    task: Task | None = None  # grpc's threads only
+
+    def __init__(
+        self, transport: GrpcTransport, connections: _Peer, first: bytes, sender: SnapshotSender
+    ) -> None:
+        self._transport = transport
+        self._connections = connections
+        self._sender = sender
+        self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
+        self._call = connections.upload(self._messages(first))
+        connections.streams.add(self)
+        self._call.add_done_callback(self._done)
+
+    def run(self) -> InstallSnapshotResponse:
+        try:
+            return self._sender.run(
+                lambda data: self._outbox.put(encode_snapshot_chunk(data)), self._stop_sending
+            )
+        finally:
+            self._call.cancel()  # first, so that what ends too early does not look as if it were all
+            self._stop_sending()
+            self._connections.streams.discard(self)
+
+    def _stop_sending(self) -> None:
+        self._outbox.put(None)
+
+    def _messages(self, first: bytes) -> Iterator[bytes]:
+        """What grpc's sending thread asks for, once the connection has taken the one before."""
+        message: bytes | None = first
+        while message is not None:
+            yield message
+            self._sender.make_room()
+            message = self._outbox.get()
+
+    def _done(self, call: Any) -> None:
+        """It has ended; on grpc's polling thread."""
+        what = self._sender.what
+        try:
+            response = decode_install_snapshot_response(call.result())
+        except grpc.FutureCancelledError:
+            return  # by run(), which knows why
+        except grpc.RpcError as cause:
+            error = self._transport._explain(what, cause)
+            error.__cause__ = cause
+            self._sender.finish(error)
+        except TransportError as error:
+            self._sender.fail(f"the answer is {error}")
+        else:
+            self._connections.misses = 0
+            self._sender.finish(response)
 
 
 # ── serving ──
@@ -610,6 +729,68 @@ class _InboundStream:
         return len(self._unanswered) >= _MAX_UNANSWERED or self._unanswered_bytes >= _MAX_UNANSWERED_BYTES
 
 
+class _InboundSnapshot:
+    """A snapshot that comes in: one worker reads the connection, another is the handler's."""
+
+    def __init__(self, runtime: Runtime, context: grpc.ServicerContext) -> None:
+        self._runtime = runtime
+        self._context = context
+        self._room: Inbox = runtime.inbox("room")
+        self._receiver: SnapshotReceiver | None = None
+
+    def begin(self, size: int, data: bytes) -> SnapshotReceiver:
+        """What the handler reads: ``size`` bytes, of which ``data`` came with the first message."""
+        receiver = self._receiver = SnapshotReceiver(self._runtime, size, partial(self._room.put, True))
+        for _ in range(CHUNKS_AHEAD):
+            self._room.put(True)
+        if data:
+            receiver.put(data)
+        return receiver
+
+    def read(self, receiver: SnapshotReceiver, messages: Iterator[bytes]) -> None:
+        """Read the connection, as long as there is room."""
+        try:
+            while self._room.take():
+                message = next(messages, None)
+                if message is None:
+                    receiver.close()
+                    return
+                receiver.put(decode_snapshot_chunk(message))
+        except TransportError as error:
+            receiver.fail(str(error))
+        except grpc.RpcError:
+            self.gone()
+
+    def stop_reading(self) -> None:
+        self._room.put(False)
+
+    def fail(self, error: RaftError) -> None:
+        self.gone(str(error))
+        self._context.cancel()
+
+    def end(self) -> None:
+        self.fail(TransportError("other senders need the room"))
+
+    def gone(self, reason: str = "the sender cancelled it, or the connection is gone") -> None:
+        """Nothing more will come."""
+        if self._receiver is not None:
+            self._receiver.fail(reason)
+        self.stop_reading()
+
+
+def _drain(receiver: SnapshotReceiver) -> None:
+    """Read what is left for the sake of a sender that hears no answer before."""
+    try:
+        while receiver.read(_DRAIN_BYTES):
+            pass
+    except TransportError:
+        pass  # what was left is not missed
+
+
+def _takes_early_answer(context: grpc.ServicerContext) -> bool:
+    return any(tuple(one) == _TAKES_EARLY_ANSWER for one in context.invocation_metadata())
+
+
 def _handlers(transport: GrpcTransport) -> list[grpc.GenericRpcHandler]:
     by_service: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
     for method in METHODS.values():
@@ -619,6 +800,9 @@ def _handlers(transport: GrpcTransport) -> list[grpc.GenericRpcHandler]:
         )
     by_service[PIPELINE.service][PIPELINE.name] = grpc.stream_stream_rpc_method_handler(
         transport._answer_stream, request_deserializer=transport._receive_streamed
+    )
+    by_service[PIPELINE.service][INSTALL_SNAPSHOT] = grpc.stream_unary_rpc_method_handler(
+        transport._answer_snapshot
     )
     return [grpc.method_handlers_generic_handler(service, calls) for service, calls in by_service.items()]
 

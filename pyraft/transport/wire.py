@@ -289,7 +289,8 @@ def _decode_read_index_response(data: bytes) -> ReadIndexResponse:
 
 # ── InstallSnapshot: one message of metadata, then messages that have only data ──
 
-INSTALL_SNAPSHOT_PATH = "/RaftTransport/InstallSnapshot"
+INSTALL_SNAPSHOT = "InstallSnapshot"
+"""The name of the call, in the service of Go's."""
 
 _LARGEST_SNAPSHOT_BYTES = 2**60
 """An exbibyte: no disk holds that, so whoever announces more is mistaken."""
