@@ -6,7 +6,8 @@ from .check_fsm import check_fsm
 from .check_log_store import check_log_store
 from .check_transport import check_transport
 from .cluster import SimCluster, SimServer
-from .faults import Fault, draw_faults
+from .fault_mix import draw_faults
+from .faults import Fault
 from .invariants import Violation
 from .linearizability import Model, Operation, check_linearizable
 from .sim_kv import KvFsm

@@ -42,7 +42,7 @@ from .invariants import Judge, Violation
 from .linearizability import Operation, check_linearizable
 from .sim_clients import CommandClient, KvClient, Outcome, submit_all
 from .sim_disk import SimDisk, SimStore
-from .sim_kv import KvFsm, KvModel
+from .sim_kv import CommandRefused, KvFsm, KvModel
 from .sim_network import SimNetwork, SimTransport
 from .sim_policies import Policy
 from .sim_runtime import Group, Scheduler, SimClock, SimRuntime, SimSignal, SimulationError, one_cpu
@@ -102,6 +102,8 @@ class SimCluster:
         history: what the clients of ``client`` asked and were answered.
         clients: those of ``client``, oldest first.
         strikes: (number of the fault, number of the strike) of every strike that happened.
+        refusal: what every state machine raises for a command, None = nothing.  Whoever sets it
+            does so before the first command and for good: servers apply commands again.
     """
 
     def __init__(
@@ -143,6 +145,7 @@ class SimCluster:
         self._faults = list(faults or [])
         self._faults_go_on = True
         self.strikes: list[tuple[int, int]] = []
+        self.refusal: Callable[[bytes], CommandRefused | None] = lambda command: None
         self.servers: dict[str, SimServer] = {}
         for number in range(1, servers + 1):
             id = f"n{number}"
@@ -265,7 +268,10 @@ class SimCluster:
         self.scheduler.note("power loss" if power_loss else "crash", server.group.name)
         self.judge.crashing(server)
         self.thaw(server)
-        server.disk.crash()
+        if power_loss:
+            server.disk.lose_power()
+        else:
+            server.disk.crash()
         self.scheduler.kill(server.group)
         if not power_loss:
             self.network.process_died(server.address)
@@ -517,12 +523,12 @@ class SimCluster:
 
     def _boot(self, server: SimServer, group: Group) -> None:
         runtime = SimRuntime(self.scheduler, group, server.clock)
-        store = SimStore(server.disk, runtime)
         fsm = self._make_fsm()
         self._watch_fsm(server, fsm, runtime)
         self.judge.starting(server)
         config = replace(self.config, local_id=server.id)
         try:
+            store = SimStore(server.disk, runtime)
             transport = SimTransport(self.network, runtime, server.address)
             raft = Raft.__new__(Raft)
             arrival = self.configuration if server.is_empty else None
@@ -547,9 +553,13 @@ class SimCluster:
 
         def apply(log: Log) -> Any:
             before()
-            result = own_apply(log)
+            refused, result = self.refusal(log.data), None
+            if refused is None or refused.has_applied:
+                result = own_apply(log)
             self.judge.applied(server, log)
             runtime.enter()
+            if refused is not None:
+                raise refused
             return result
 
         if isinstance(fsm, BatchingFSM):
@@ -557,11 +567,16 @@ class SimCluster:
 
             def apply_batch(logs: Sequence[Log]) -> Sequence[Any]:
                 before()
-                results = own_apply_batch(logs)
+                refused = [self.refusal(log.data) for log in logs]
+                kept = [log for log, no in zip(logs, refused, strict=True) if no is None or no.has_applied]
+                results = own_apply_batch(kept) if kept else ()
                 for log in logs:
                     self.judge.applied(server, log)
                 runtime.enter()
-                return results
+                if len(results) != len(kept):
+                    return results  # the library's to complain about
+                answers = {log.index: answer for log, answer in zip(kept, results, strict=True)}
+                return [no or answers[log.index] for log, no in zip(logs, refused, strict=True)]
 
             fsm.apply_batch = apply_batch  # type: ignore[method-assign]
         else:

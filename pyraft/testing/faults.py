@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import errno
 import random
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import ConfigError
+from .sim_disk import Sync
+from .sim_kv import CommandRefused
 
 if TYPE_CHECKING:
     from .cluster import SimCluster, SimServer
@@ -27,8 +32,7 @@ class Fault(ABC):
     def __init__(self, every: float = 10.0, lasting: float = 3.0) -> None:
         """``every``: mean seconds of peace; ``lasting``: mean seconds of trouble."""
         for what, seconds in (("every", every), ("lasting", lasting)):
-            if not seconds > 0:
-                raise ConfigError(f"{self.name}: {what}={seconds!r} is not above 0 seconds")
+            _check_seconds(f"{self.name}: {what}", seconds)
         self.every = every
         self.lasting = lasting
         self.only: Sequence[int] | None = None  # the numbers of the strikes that happen; None = all
@@ -56,7 +60,28 @@ class Fault(ABC):
         return f"{type(self).__name__}(every={self.every:.3g}, lasting={self.lasting:.3g})"
 
 
-def _any_server(cluster: SimCluster, rng: random.Random) -> SimServer:
+def _check_seconds(what: str, seconds: object) -> None:
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not 0 < seconds < inf:  # type: ignore[operator]
+        raise ConfigError(f"{what}={seconds!r} is not a number of seconds above 0")
+
+
+class _Switch:
+    """Lets a thread of a fault know when to end."""
+
+    def __init__(self) -> None:
+        self.on = True
+
+
+def links_between(
+    cluster: SimCluster, sources: Iterable[SimServer], targets: Iterable[SimServer]
+) -> list[tuple[str, str]]:
+    """The links on which ``sources`` send to ``targets``, as ``SimNetwork.cut`` takes them."""
+    targets = list(targets)
+    return [(a.address, b.address) for a in sources for b in targets if a is not b]
+
+
+def any_server(cluster: SimCluster, rng: random.Random) -> SimServer:
     """Any server; the leader more often, because there it hurts most."""
     leader = cluster.current_leader()
     if leader is not None and rng.random() < 0.4:
@@ -98,7 +123,7 @@ class Partition(Fault):
                     if src is not dst and rng.random() < 0.3:
                         cluster.block(src, dst)
         elif rng.random() < 0.3:
-            cluster.partition([_any_server(cluster, rng)])
+            cluster.partition([any_server(cluster, rng)])
         else:
             groups: list[list[SimServer]] = [[], [], []]
             for server in servers:
@@ -109,12 +134,90 @@ class Partition(Fault):
         cluster.heal()
 
 
+class FlappingPartition(Fault):
+    """A server is cut off and reached again, over and over, each time for a moment."""
+
+    name = "flapping partition"
+
+    def strike(self, cluster: SimCluster, rng: random.Random) -> None:
+        server = any_server(cluster, rng)
+        others = [other for other in cluster.servers.values() if other is not server]
+        ways = [(server,), others] if rng.random() < 0.7 else [(server,), [rng.choice(others or [server])]]
+        links = links_between(cluster, *ways) + links_between(cluster, *reversed(ways))
+        mean = rng.choice([0.02, 0.1, 0.4])
+        self._flaps = flaps = _Switch()
+        cluster.scheduler.note("flapping", server.id, mean)
+        cluster.scheduler.spawn("fault-flaps", partial(self._flap, cluster, rng, flaps, links, mean))
+
+    def relent(self, cluster: SimCluster, rng: random.Random) -> None:
+        self._flaps.on = False
+        cluster.network.mend(self)
+
+    def begin(self, cluster: SimCluster, rng: random.Random) -> None:
+        self._flaps = _Switch()
+
+    def _flap(
+        self,
+        cluster: SimCluster,
+        rng: random.Random,
+        flaps: _Switch,
+        links: list[tuple[str, str]],
+        mean: float,
+    ) -> None:
+        while flaps.on:
+            cluster.network.cut(self, links)
+            cluster.scheduler.sleep(rng.expovariate(1.0) * mean)
+            if flaps.on:
+                cluster.network.mend(self)
+                cluster.scheduler.sleep(rng.expovariate(1.0) * mean)
+
+
+class BridgePartition(Fault):
+    """Two halves that cannot reach each other, and one server that reaches both."""
+
+    name = "bridge partition"
+
+    def strike(self, cluster: SimCluster, rng: random.Random) -> None:
+        bridge, *others = rng.sample(list(cluster.servers.values()), len(cluster.servers))
+        left, right = others[: len(others) // 2], others[len(others) // 2 :]
+        cluster.scheduler.note("bridge", bridge.id, [s.id for s in left], [s.id for s in right])
+        links = links_between(cluster, left, right) + links_between(cluster, right, left)
+        cluster.network.cut(self, links)
+
+    def relent(self, cluster: SimCluster, rng: random.Random) -> None:
+        cluster.network.mend(self)
+
+
+class HalfDeafLeader(Fault):
+    """The leader reaches nobody, or nobody reaches the leader: one direction of its links is lost."""
+
+    name = "half-deaf leader"
+
+    def strike(self, cluster: SimCluster, rng: random.Random) -> None:
+        leader = cluster.current_leader() or any_server(cluster, rng)
+        others = cluster.servers.values()
+        is_deaf = rng.random() < 0.5
+        cluster.scheduler.note("deaf" if is_deaf else "mute", leader.id)
+        ways = (others, [leader]) if is_deaf else ([leader], others)
+        cluster.network.cut(self, links_between(cluster, *ways))
+
+    def relent(self, cluster: SimCluster, rng: random.Random) -> None:
+        cluster.network.mend(self)
+
+
 class SlowLinks(Fault):
-    """Some links take much longer than others."""
+    """Some links take much longer than others, often in one direction only."""
 
     name = "slow links"
 
     def strike(self, cluster: SimCluster, rng: random.Random) -> None:
+        if rng.random() < 0.4:
+            server, seconds = any_server(cluster, rng), rng.choice([0.01, 0.1, 0.7])
+            inwards = rng.random() < 0.5
+            for other in cluster.servers.values():
+                ways = (other, server) if inwards else (server, other)
+                cluster.network.slow(ways[0].address, ways[1].address, seconds)
+            return
         for src in cluster.servers.values():
             for dst in cluster.servers.values():
                 if src is not dst and rng.random() < 0.3:
@@ -135,7 +238,7 @@ class Crash(Fault):
     name = "crash"
 
     def strike(self, cluster: SimCluster, rng: random.Random) -> None:
-        cluster.crash(_any_server(cluster, rng), power_loss=rng.random() < 0.5)
+        cluster.crash(any_server(cluster, rng), power_loss=rng.random() < 0.5)
 
     def relent(self, cluster: SimCluster, rng: random.Random) -> None:
         cluster.revive_all()
@@ -151,13 +254,57 @@ class CrashAll(Crash):
             cluster.crash(server, power_loss=True)
 
 
+class RestartStorm(Crash):
+    """One server dies again and again, as soon as it is up or a little later."""
+
+    name = "restart storm"
+
+    def begin(self, cluster: SimCluster, rng: random.Random) -> None:
+        self._storm = _Switch()
+
+    def strike(self, cluster: SimCluster, rng: random.Random) -> None:
+        self._storm = storm = _Switch()
+        server = any_server(cluster, rng)
+        cluster.scheduler.spawn("fault-storm", partial(self._rage, cluster, rng, storm, server))
+
+    def relent(self, cluster: SimCluster, rng: random.Random) -> None:
+        self._storm.on = False
+        super().relent(cluster, rng)
+
+    def _rage(self, cluster: SimCluster, rng: random.Random, storm: _Switch, server: SimServer) -> None:
+        mean = rng.choice([0.005, 0.05, 0.5])
+        while storm.on:
+            cluster.crash(server, power_loss=rng.random() < 0.5)
+            cluster.scheduler.sleep(rng.expovariate(1.0) * mean)
+            if storm.on:
+                cluster.revive(server)
+            cluster.scheduler.sleep(rng.expovariate(1.0) * mean)
+
+
+class SlowRestart(Crash):
+    """A server dies and comes back while every commit of its disk takes long."""
+
+    name = "slow restart"
+
+    def strike(self, cluster: SimCluster, rng: random.Random) -> None:
+        server = any_server(cluster, rng)
+        cluster.slow_disk(server, rng.choice([0.05, 0.4, 3.0]), lasting=rng.choice([0.5, 2.0, 6.0]))
+        cluster.crash(server, power_loss=rng.random() < 0.5)
+        cluster.revive(server)
+
+    def relent(self, cluster: SimCluster, rng: random.Random) -> None:
+        for server in cluster.servers.values():
+            cluster.slow_disk(server, 0.0)
+        super().relent(cluster, rng)
+
+
 class Stop(Crash):
     """A server is shut down in good order in the middle of its work, and started again."""
 
     name = "stop"
 
     def strike(self, cluster: SimCluster, rng: random.Random) -> None:
-        server = _any_server(cluster, rng)
+        server = any_server(cluster, rng)
         calm = not server.fsm_delay and not server.is_frozen and not cluster.scheduler.is_holding
         if server.is_serving and calm:
             cluster.stop(server)
@@ -169,13 +316,24 @@ class Freeze(Fault):
     name = "freeze"
 
     def strike(self, cluster: SimCluster, rng: random.Random) -> None:
-        server = _any_server(cluster, rng)
+        server = any_server(cluster, rng)
         if server.is_up:
             cluster.freeze(server)
 
     def relent(self, cluster: SimCluster, rng: random.Random) -> None:
         for server in cluster.servers.values():
             cluster.thaw(server)
+
+
+class FreezeAll(Freeze):
+    """Every server stands still at once: the machine that they all run on was suspended."""
+
+    name = "freeze of all"
+
+    def strike(self, cluster: SimCluster, rng: random.Random) -> None:
+        for server in cluster.servers.values():
+            if server.is_up:
+                cluster.freeze(server)
 
 
 class StarveThreads(Fault):
@@ -211,16 +369,18 @@ class SlowDisk(Fault):
     name = "slow disk"
 
     def strike(self, cluster: SimCluster, rng: random.Random) -> None:
-        conditions = _any_server(cluster, rng).disk.conditions
+        conditions = any_server(cluster, rng).disk.conditions
         conditions.commit_time = rng.choice([0.001, 0.02, 0.3])
         conditions.stall = rng.choice([0.01, 0.1])
         conditions.stall_for = rng.choice([0.5, 2.0, 6.0])
+        conditions.late_return = rng.choice([0.0, 0.001, 0.02])
 
     def relent(self, cluster: SimCluster, rng: random.Random) -> None:
         for server in cluster.servers.values():
             fresh = type(server.disk.conditions)()
             server.disk.conditions.commit_time = fresh.commit_time
             server.disk.conditions.stall = 0.0
+            server.disk.conditions.late_return = 0.0
 
 
 class FailingDisk(Fault):
@@ -229,7 +389,7 @@ class FailingDisk(Fault):
     name = "failing disk"
 
     def strike(self, cluster: SimCluster, rng: random.Random) -> None:
-        server = _any_server(cluster, rng)
+        server = any_server(cluster, rng)
         if rng.random() < 0.5:
             server.disk.is_full = True
         else:
@@ -243,7 +403,7 @@ class FailingDisk(Fault):
 
 
 class LostDisk(Fault):
-    """A server's disk is damaged or replaced by an empty one; never more than one at a time.
+    """A server's disk is damaged, truncated or replaced by an empty one; never more than one at a time.
 
     It comes back by asking the others, and does not vote before it has caught up.
     """
@@ -256,12 +416,22 @@ class LostDisk(Fault):
         if len(cluster.servers) < 3:
             return
         server = rng.choice(list(cluster.servers.values()))
-        if rng.random() < 0.5:
-            cluster.scheduler.note("bit flip", server.id, server.disk.flip_bit())
-            cluster.judge.damaged(server.id)
-            cluster.crash(server)
-        else:
+        damage = rng.choice(["bit flip", "misdirected write", "lost write", "truncation", "wipe", "wipe"])
+        if damage == "wipe":
             cluster.wipe(server)
+            return
+        disk = server.disk
+        if damage == "bit flip":
+            index = disk.flip_bit()
+        elif damage == "misdirected write":
+            index = disk.misdirect_write()
+        elif damage == "lost write":
+            index = disk.lose_write()
+        else:
+            index, disk.is_truncated = 0, True
+        cluster.scheduler.note(damage, server.id, index)
+        cluster.judge.damaged(server.id)
+        cluster.crash(server)
 
     def relent(self, cluster: SimCluster, rng: random.Random) -> None:
         cluster.revive_all()
@@ -291,13 +461,33 @@ class BadClocks(Fault):
             server.clock.drift(1.0)
 
 
+class HeldAfterClockRead(Fault):
+    """A thread is held for a while between reading a clock and using what it read."""
+
+    name = "held after clock read"
+
+    def strike(self, cluster: SimCluster, rng: random.Random) -> None:
+        chance, mean = rng.choice([0.001, 0.01, 0.05]), rng.choice([0.01, 0.1, 1.0, 3.0])
+        victims = [any_server(cluster, rng)] if rng.random() < 0.7 else list(cluster.servers.values())
+
+        def draw() -> float:
+            return rng.expovariate(1.0) * mean if rng.random() < chance else 0.0
+
+        for server in victims:
+            server.clock.held_after_read = draw
+
+    def relent(self, cluster: SimCluster, rng: random.Random) -> None:
+        for server in cluster.servers.values():
+            server.clock.held_after_read = None
+
+
 class SlowFsm(Fault):
     """A server's state machine takes long for every command."""
 
     name = "slow FSM"
 
     def strike(self, cluster: SimCluster, rng: random.Random) -> None:
-        _any_server(cluster, rng).fsm_delay = rng.choice([0.001, 0.05, 1.0])
+        any_server(cluster, rng).fsm_delay = rng.choice([0.001, 0.05, 1.0])
 
     def relent(self, cluster: SimCluster, rng: random.Random) -> None:
         for server in cluster.servers.values():
@@ -310,7 +500,7 @@ class FailingFsm(Fault):
     name = "failing FSM"
 
     def strike(self, cluster: SimCluster, rng: random.Random) -> None:
-        _any_server(cluster, rng).fsm_error = OSError(errno.ENOSPC, "no space left on device")
+        any_server(cluster, rng).fsm_error = OSError(errno.ENOSPC, "no space left on device")
 
     def relent(self, cluster: SimCluster, rng: random.Random) -> None:
         for server in cluster.servers.values():
@@ -318,32 +508,55 @@ class FailingFsm(Fault):
         cluster.revive_all()
 
 
-KINDS: tuple[type[Fault], ...] = (
-    BadNetwork,
-    Partition,
-    SlowLinks,
-    Crash,
-    CrashAll,
-    Stop,
-    Freeze,
-    StarveThreads,
-    SlowDisk,
-    FailingDisk,
-    LostDisk,
-    BadClocks,
-    SlowFsm,
-    FailingFsm,
-)
+class RaisingFsm(Fault):
+    """The state machines raise for some commands, before or after they changed their state.
+
+    Which commands, their bytes decide, so every server does alike, also when it applies them
+    again: the exception is the command's answer, and the servers go on.  From the start and for good.
+    """
+
+    name = "raising FSM"
+
+    def begin(self, cluster: SimCluster, rng: random.Random) -> None:
+        salt, one_in = rng.randrange(1 << 32), rng.choice([5, 20])
+
+        def refusal(command: bytes) -> CommandRefused | None:
+            number = zlib.crc32(command, salt)
+            if number % one_in:
+                return None
+            return CommandRefused(command, has_applied=number // one_in % 2 == 1)
+
+        cluster.refusal = refusal
+
+    def strike(self, cluster: SimCluster, rng: random.Random) -> None:
+        pass
+
+    def relent(self, cluster: SimCluster, rng: random.Random) -> None:
+        pass
 
 
-def draw_faults(rng: random.Random) -> list[Fault]:
-    """A mix of kinds and rates: sometimes a few, sometimes nearly all."""
-    share = rng.choice([0.15, 0.3, 0.6])
-    drawn: list[Fault] = []
-    for kind in KINDS:
-        every, lasting = rng.choice([3.0, 8.0, 20.0]), rng.choice([0.1, 0.5, 2.0, 5.0])
-        if kind is CrashAll:  # or nothing else would ever happen
-            every, lasting = 5 * every, min(lasting, 2.0)
-        if rng.random() < share:
-            drawn.append(kind(every, lasting))
-    return drawn
+# ── experiments: disks that lie about what is durable; the judges must catch each ──
+
+
+class _LyingDisks(CrashAll):
+    """All disks call commits durable that are not, and all servers lose power now and then."""
+
+    sync: ClassVar[Sync]
+
+    def begin(self, cluster: SimCluster, rng: random.Random) -> None:
+        for server in cluster.servers.values():
+            server.disk.sync = self.sync
+
+
+class NoMetaSync(_LyingDisks):
+    """As LMDB with ``metasync=False``: a power loss may undo the last commit.  Not in the drawn mix."""
+
+    name = "no meta sync"
+    sync = Sync.NO_META
+
+
+class NoSync(_LyingDisks):
+    """As LMDB with ``sync=False``: a power loss may undo the last few commits.  Not in the drawn mix."""
+
+    name = "no sync"
+    sync = Sync.NONE

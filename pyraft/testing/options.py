@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from ..errors import ConfigError
-from .faults import KINDS
+from .fault_mix import KINDS
 from .scenario import KIND_OF, ClientSpec, FaultSpec, Scenario, draw_scenario
 
 _EVERY = [3.0, 8.0, 20.0]
@@ -128,7 +128,7 @@ def _faults(names: tuple[str, ...], seed: int) -> tuple[FaultSpec, ...]:
     rng = Random(f"rates/{seed}")
     rates = {kind.name: (rng.choice(_EVERY), rng.choice(_LASTING)) for kind in KINDS}
     if names == ("all",):
-        return tuple(FaultSpec(name, *rates[name]) for name in KIND_OF)
+        return tuple(FaultSpec(name, *rates[name]) for name in rates)
     typed = {name.replace(" ", "-"): name for name in KIND_OF}
     kinds = [typed.get(name.replace(" ", "-"), name) for name in names]
     return tuple(FaultSpec(kind, *rates.get(kind, (1.0, 1.0))) for kind in kinds)

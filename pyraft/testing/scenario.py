@@ -23,7 +23,8 @@ from ..config import Config
 from ..errors import ConfigError
 from ..fsm import FSM
 from .cluster import SimCluster, check_fsm_factory
-from .faults import KINDS, Fault, draw_faults
+from .fault_mix import EXPERIMENTS, KINDS, draw_faults
+from .faults import Fault
 from .invariants import Violation
 from .sim_kv import KvFsm
 from .sim_policies import POLICIES, CalmPolicy, Policy, draw_policy
@@ -34,7 +35,7 @@ _T = TypeVar("_T", bound="FaultSpec | ClientSpec | Scenario")
 _VERSION = 1
 _MOST_SERVERS = 25
 
-KIND_OF = {kind.name: kind for kind in KINDS}
+KIND_OF = {kind.name: kind for kind in (*KINDS, *EXPERIMENTS)}
 """The kinds of faults by the names that scenarios use."""
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import NotAppliedError, NotLeaderError, RaftError, RaftShutdownError, TransportError
 from ..futures import ApplyFuture
 from .linearizability import Operation
-from .sim_kv import draw_operation, encode_command
+from .sim_kv import CommandRefused, draw_operation, encode_command
 from .sim_runtime import Group, SimSignal
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class Outcome:
 def _is_certain(error: BaseException) -> bool:
     if isinstance(error, NotAppliedError):
         return True
+    if isinstance(error, CommandRefused):
+        return not error.has_applied
     if isinstance(error, RaftShutdownError):
         return not error.outcome_unknown
     return not isinstance(error, RaftError | TimeoutError)  # others are the FSM's answer

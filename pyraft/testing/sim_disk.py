@@ -15,6 +15,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple, Protocol
 
 from ..errors import ConfigError, CorruptStoreError, LogNotFoundError, StorageError, StoreFullError
@@ -37,12 +38,33 @@ class Transaction(NamedTuple):
     values: Sequence[tuple[bytes, bytes]] = ()
 
 
+class _Content(NamedTuple):
+    """All that a disk holds."""
+
+    entries: dict[int, bytes]
+    configurations: list[int]
+    first: int
+    last: int
+    values: dict[bytes, bytes]
+
+
 class DiskWatcher(Protocol):
     """Sees every change at the moment when it becomes durable."""
 
     def disk_changed(self, server: str, transaction: Transaction) -> None: ...
 
     def disk_wiped(self, server: str) -> None: ...
+
+
+class Sync(Enum):
+    """What a commit that has returned is worth when the power goes."""
+
+    FULL = "full"
+    """It is durable."""
+    NO_META = "no meta"
+    """The last one may be lost: its meta page is written out with the next commit."""
+    NONE = "none"
+    """The last few may be lost."""
 
 
 @dataclass
@@ -58,6 +80,8 @@ class DiskConditions:
     """The probability of EIO: it is unknown whether the commit happened, and nothing works until a restart."""
     full: float = 0.0
     """The probability that there is no room: the transaction is refused whole."""
+    late_return: float = 0.0
+    """Mean time between the instant when a commit is durable and its return."""
 
 
 class SimDisk:
@@ -67,6 +91,8 @@ class SimDisk:
         conditions: how it behaves from now on.
         slow_until: until this instant of virtual time every commit takes ``slow_by`` more.
         in_flight: the transaction whose commit is under way, or None.
+        sync: other than FULL it lies: what it calls durable is not.
+        is_truncated: its file is shorter than it says, so no store can be opened on it.
         counts: of what happened.
     """
 
@@ -77,7 +103,10 @@ class SimDisk:
         self.slow_until = 0.0
         self.slow_by = 0.0
         self.is_full = False
+        self.is_truncated = False
+        self.sync = Sync.FULL
         self.in_flight: Transaction | None = None
+        self._unsynced: list[tuple[Transaction, _Content]] = []  # each with what was there before it
         self.counts = {
             "commits": 0,
             "cut": 0,
@@ -86,6 +115,9 @@ class SimDisk:
             "full": 0,
             "stalls": 0,
             "flips": 0,
+            "misdirected": 0,
+            "lost_writes": 0,
+            "undone": 0,
         }
         self._scheduler = scheduler
         self._random: random.Random = scheduler.random(f"disk:{server}")
@@ -135,11 +167,23 @@ class SimDisk:
         """Make ``transaction`` durable, now."""
         scheduler = self._scheduler
         before, scheduler.undisturbed = scheduler.undisturbed, True
+        if self.sync is not Sync.FULL:
+            self._synced(0 if self.sync is Sync.NO_META else int(self._random.expovariate(0.2)))
+            self._unsynced.append((transaction, self._content()))
         self._apply(transaction)
         scheduler.undisturbed = before
         self.counts["commits"] += 1
-        for watcher in self.watchers:
-            watcher.disk_changed(self.server, transaction)
+        if self.sync is Sync.FULL:
+            self._tell(transaction)
+
+    def lose_power(self) -> None:
+        """As ``crash``; what was not flushed is gone, unless the disk had just got to it."""
+        self.crash()
+        if self._unsynced and self._random.random() < 0.9:
+            self.counts["undone"] += len(self._unsynced)
+            self._restore(self._unsynced[0][1])
+            self._unsynced.clear()
+        self._synced(0)
 
     def crash(self) -> None:
         """The process dies, or the power goes: the commit in flight has landed, or has not."""
@@ -157,6 +201,8 @@ class SimDisk:
         self._entries, self._configurations, self._values = {}, [], {}
         self._first = self._last = 0
         self.in_flight = None
+        self.is_truncated = False
+        self._unsynced.clear()
         for watcher in self.watchers:
             watcher.disk_wiped(self.server)
 
@@ -165,11 +211,30 @@ class SimDisk:
         if not self._entries:
             return 0
         if index is None:
-            index = self._first + int(self._random.random() * (self._last - self._first + 1))
+            index = self._any_index()
         record = bytearray(self._entries[index])
         record[int(self._random.random() * len(record))] ^= 1 << int(self._random.random() * 8)
         self._entries[index] = bytes(record)
         self.counts["flips"] += 1
+        return index
+
+    def misdirect_write(self, index: int | None = None) -> int:
+        """Put another entry's record in the place of ``index``, or of any; return which, 0 if it cannot."""
+        if len(self._entries) < 2:
+            return 0
+        index = self._any_index() if index is None else index
+        other = index - 1 if index > self._first else index + 1
+        self._entries[index] = self._entries[other]
+        self.counts["misdirected"] += 1
+        return index
+
+    def lose_write(self, index: int | None = None) -> int:
+        """Let nothing but zeros be where the record of ``index``, or of any entry, should be; return which."""
+        if not self._entries:
+            return 0
+        index = self._any_index() if index is None else index
+        self._entries[index] = bytes(len(self._entries[index]))
+        self.counts["lost_writes"] += 1
         return index
 
     def commit_takes(self) -> float:
@@ -183,9 +248,33 @@ class SimDisk:
             seconds += self.slow_by
         return seconds
 
+    def return_takes(self) -> float:
+        """How long a commit that is durable takes to return."""
+        return self._random.expovariate(1.0) * self.conditions.late_return
+
     def draws(self, probability: float) -> bool:
         """Whether something of that probability happens now."""
         return probability > 0 and self._random.random() < probability
+
+    def _any_index(self) -> int:
+        return self._first + int(self._random.random() * (self._last - self._first + 1))
+
+    def _synced(self, but: int) -> None:
+        """All commits but the last ``but`` are on the platter now, and the judges may know."""
+        while len(self._unsynced) > but:
+            self._tell(self._unsynced.pop(0)[0])
+
+    def _tell(self, transaction: Transaction) -> None:
+        for watcher in self.watchers:
+            watcher.disk_changed(self.server, transaction)
+
+    def _content(self) -> _Content:
+        return _Content(
+            dict(self._entries), list(self._configurations), self._first, self._last, dict(self._values)
+        )
+
+    def _restore(self, content: _Content) -> None:
+        self._entries, self._configurations, self._first, self._last, self._values = content
 
     def _apply(self, transaction: Transaction) -> None:
         if transaction.delete is not None:
@@ -224,6 +313,13 @@ class SimStore(LogStore, StableStore):
     """One incarnation's handle of a ``SimDisk``; every call is a point where threads may switch."""
 
     def __init__(self, disk: SimDisk, runtime: SimRuntime) -> None:
+        """Open the store on ``disk``.
+
+        Raises:
+            CorruptStoreError: the file is truncated.
+        """
+        if disk.is_truncated:
+            raise CorruptStoreError(f"the file on {disk.server}'s disk is shorter than it says")
         self._disk = disk
         self._runtime = runtime
         self._latched: str | None = None
@@ -315,7 +411,10 @@ class SimStore(LogStore, StableStore):
         disk.in_flight = None
         disk.commit(transaction)
         runtime.scheduler.note("commit", _describe(transaction))
-        runtime.scheduler.switch()
+        if disk.conditions.late_return:
+            runtime.scheduler.sleep(disk.return_takes())
+        else:
+            runtime.scheduler.switch()
 
 
 def _check_ascending(logs: Sequence[Log]) -> None:

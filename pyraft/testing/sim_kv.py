@@ -11,6 +11,20 @@ from ..fsm import FSM
 from ..log import Log
 
 
+class CommandRefused(Exception):
+    """What a state machine raises for a command when a fault wants it to: its answer, on every server alike.
+
+    Attributes:
+        command: the bytes that it was given.
+        has_applied: whether it changed its state before it raised.
+    """
+
+    def __init__(self, command: bytes, has_applied: bool) -> None:
+        super().__init__(f"{command!r} {'was applied, and then ' if has_applied else ''}failed")
+        self.command = command
+        self.has_applied = has_applied
+
+
 class KvFsm(FSM):
     """Keys and texts; the commands are get, put, append and cas (compare and set)."""
 

@@ -88,7 +88,15 @@ class SimNetwork:
     def __init__(self, scheduler: Scheduler, watchers: Iterable[NetworkWatcher] = ()) -> None:
         self.scheduler = scheduler
         self.conditions = Conditions()
-        self.counts = {"sent": 0, "lost": 0, "duplicated": 0, "late": 0, "blocked": 0, "broken": 0}
+        self.counts = {
+            "sent": 0,
+            "lost": 0,
+            "duplicated": 0,
+            "again": 0,
+            "late": 0,
+            "blocked": 0,
+            "broken": 0,
+        }
         self.snapshot_chunk_bytes = _SNAPSHOT_CHUNK_BYTES
         self.watchers = list(watchers)
         self._random: random.Random = scheduler.random("network")
@@ -96,6 +104,7 @@ class SimNetwork:
         self._group_of: dict[str, int] = {}
         self._one_way: list[tuple[str, str]] = []
         self._slow: dict[tuple[str, str], float] = {}
+        self._cuts: dict[object, frozenset[tuple[str, str]]] = {}
 
     # -- for stories and faults ----------------------------------------------------------------
 
@@ -107,6 +116,24 @@ class SimNetwork:
         """Lose what ``src`` sends to ``dst``; the other way stays open."""
         self._one_way.append((src, dst))
 
+    def cut(self, owner: object, links: Iterable[tuple[str, str]]) -> None:
+        """Lose what is sent on ``links``, each (from, to), until ``mend(owner)`` or another cut of its."""
+        self._cuts[owner] = frozenset(links)
+
+    def mend(self, owner: object) -> None:
+        """End the cut of ``owner``; those of others stay."""
+        self._cuts.pop(owner, None)
+
+    def deliver_again(self, src: str, dst: str, request: Request, seconds: float) -> None:
+        """Bring a copy of a request that ``src`` once sent, so late; its answer goes to nobody."""
+        source = self._transports.get(src)
+        if source is None:
+            return
+        copy = _Call(source, dst, METHODS[type(request)])
+        arrive = copy.made_of(request)
+        self.counts["again"] += 1
+        self.scheduler.call_at(self.scheduler.time + seconds, partial(self._arrive, src, dst, arrive))
+
     def slow(self, src: str, dst: str, seconds: float) -> None:
         """Let messages from ``src`` to ``dst`` take ``seconds`` more; 0 = as before."""
         self._slow[src, dst] = seconds
@@ -116,13 +143,17 @@ class SimNetwork:
         self._group_of = {}
         self._one_way = []
         self._slow = {}
+        self._cuts = {}
 
     def reachable(self, src: str, dst: str) -> bool:
         """Whether a message from ``src`` arrives at ``dst`` now."""
         groups = self._group_of
         if groups and groups.get(src, 0) != groups.get(dst, 0):
             return False
-        return (src, dst) not in self._one_way
+        link = (src, dst)
+        if self._cuts and any([link in links for links in self._cuts.values()]):
+            return False
+        return link not in self._one_way
 
     def process_died(self, address: str) -> None:
         """Its machine resets the connections to it; after a power cut nobody does."""
@@ -366,6 +397,11 @@ class _Call:
         self.dst = dst
         self._method = method
         self._payload = b""
+
+    def made_of(self, request: Request) -> Callable[[], None]:
+        """What happens when ``request`` arrives."""
+        self._payload = self._method.encode_request(request)
+        return self._arrive
 
     def send(self, request: Request) -> None:
         self._payload = self._method.encode_request(request)

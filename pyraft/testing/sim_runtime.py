@@ -529,6 +529,10 @@ class SimClock:
 
     The monotonic one starts anywhere and runs a little too fast or too slow; the wall clock
     jumps as well.
+
+    Attributes:
+        held_after_read: draws how many seconds a thread that has read this clock is held before
+            it can use what it read; None = none.
     """
 
     def __init__(self, scheduler: Scheduler, offset: float = 0.0, rate: float = 1.0) -> None:
@@ -537,6 +541,7 @@ class SimClock:
         self._base_local = offset
         self.rate = rate
         self.wall_offset = 0.0
+        self.held_after_read: Callable[[], float] | None = None
 
     def read(self) -> float:
         """What it shows now."""
@@ -569,12 +574,24 @@ class SimRuntime(Runtime):
     def now(self) -> float:
         self.scheduler.switch()  # before: what is read is what the thread acts on, perhaps later
         local = self.clock.read()
-        self.scheduler.switch()
+        self._be_held()
         return local
 
     def wall_time_ns(self) -> int:
         self.scheduler.switch()
-        return _EPOCH_NS + int((self.clock.read() + self.clock.wall_offset) * 1e9)
+        wall = _EPOCH_NS + int((self.clock.read() + self.clock.wall_offset) * 1e9)
+        self._be_held()
+        return wall
+
+    def _be_held(self) -> None:
+        """Let time pass between the reading of a clock and its use."""
+        scheduler = self.scheduler
+        draw = self.clock.held_after_read
+        seconds = draw() if draw is not None and not scheduler.undisturbed else 0.0
+        if seconds > 0:
+            scheduler.sleep(seconds)
+        else:
+            scheduler.switch()
 
     def random(self, stream: str) -> Random:
         return self.scheduler.fresh_random(stream)

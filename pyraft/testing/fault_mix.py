@@ -1,0 +1,143 @@
+"""Which faults a run has: mixes drawn from the seed.
+
+Nearly all bugs need commands to be under way while something else happens, so a cluster that is
+down most of the time finds little.  A *profile* is a mix around one subject, with rates that leave
+the cluster at work between two strikes; two profiles hold every kind.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+from ..errors import ConfigError
+from . import adversaries as a
+from . import faults as f
+from .faults import Fault
+
+KINDS: tuple[type[Fault], ...] = (
+    f.BadNetwork,
+    f.Partition,
+    f.FlappingPartition,
+    f.BridgePartition,
+    f.HalfDeafLeader,
+    f.SlowLinks,
+    f.Crash,
+    f.CrashAll,
+    f.RestartStorm,
+    f.SlowRestart,
+    f.Stop,
+    f.Freeze,
+    f.FreezeAll,
+    f.StarveThreads,
+    f.SlowDisk,
+    f.FailingDisk,
+    f.LostDisk,
+    f.BadClocks,
+    f.HeldAfterClockRead,
+    f.SlowFsm,
+    f.FailingFsm,
+    f.RaisingFsm,
+    *a.ADVERSARIES,
+)
+"""Every kind that may be drawn."""
+
+EXPERIMENTS: tuple[type[Fault], ...] = (f.NoMetaSync, f.NoSync)
+"""Kinds that no server can survive: the judges must say so."""
+
+_BY_NAME = {kind.name: kind for kind in (*KINDS, *EXPERIMENTS)}
+
+
+def by_name(name: str) -> type[Fault]:
+    """The kind of fault that has this name.
+
+    Raises:
+        ConfigError: there is none; the text lists the names.
+    """
+    kind = _BY_NAME.get(name)
+    if kind is None:
+        raise ConfigError(f"there is no fault {name!r}: there are {', '.join(_BY_NAME)}")
+    return kind
+
+
+class Profile(NamedTuple):
+    """A mix around one subject.
+
+    Attributes:
+        kinds: each is in it with the probability ``share``, one at least.
+        every: mean seconds of peace, to choose from.
+        lasting: mean seconds of trouble, to choose from.
+    """
+
+    kinds: tuple[type[Fault], ...]
+    every: tuple[float, ...]
+    lasting: tuple[float, ...]
+    share: float = 0.7
+
+
+PROFILES: dict[str, Profile] = {
+    "crashes": Profile(
+        (f.Crash, f.RestartStorm, f.SlowRestart, a.CrashWithUncommitted, a.CrashBeforeAck),
+        every=(2.0, 4.0),
+        lasting=(0.1, 0.5, 1.5),
+    ),
+    "partitions": Profile(
+        (f.Partition, f.FlappingPartition, f.BridgePartition, f.HalfDeafLeader, f.SlowLinks, a.CutNewLeader),
+        every=(2.0, 4.0),
+        lasting=(0.5, 1.5, 3.0),
+    ),
+    "two logs": Profile(
+        (a.TwoLogs, a.CutNewLeader, a.CrashWithUncommitted), every=(1.0, 2.0), lasting=(4.0, 8.0)
+    ),
+    "clocks and freezes": Profile(
+        (f.BadClocks, f.HeldAfterClockRead, f.Freeze, f.FreezeAll, a.ThawAtCommit),
+        every=(2.0, 4.0),
+        lasting=(0.5, 1.5, 3.0),
+    ),
+    "disks": Profile(
+        (f.SlowDisk, f.FailingDisk, f.LostDisk, f.SlowRestart, a.CrashBeforeAck, f.CrashAll),
+        every=(2.0, 5.0),
+        lasting=(0.3, 1.0),
+    ),
+    "threads": Profile(
+        (f.StarveThreads, a.StarveAtQueue, a.OldSessionReplies, a.StopUnderLoad, f.SlowFsm, f.RaisingFsm),
+        every=(1.0, 3.0),
+        lasting=(0.5, 2.0),
+    ),
+    "network": Profile(
+        (f.BadNetwork, f.SlowLinks, f.FlappingPartition, a.LateEntries, a.CutNewLeader),
+        every=(1.0, 3.0),
+        lasting=(1.0, 3.0),
+    ),
+    "everything, rarely": Profile(KINDS, every=(20.0, 40.0), lasting=(0.3, 1.0, 3.0), share=0.6),
+    "everything, often": Profile(KINDS, every=(5.0, 10.0), lasting=(0.1, 0.5, 1.0), share=0.5),
+}
+"""Mixes by what they are about."""
+
+_STRAY = 0.3  # the probability that a kind from elsewhere joins
+
+
+def draw_faults(rng: random.Random, profile: str | None = None) -> list[Fault]:
+    """The faults of a profile with drawn kinds and rates; the profile is drawn, too, unless it is given.
+
+    Raises:
+        ConfigError: there is no such profile.
+    """
+    if profile is None:
+        profile = rng.choice(list(PROFILES))
+    if profile not in PROFILES:
+        raise ConfigError(f"there is no profile {profile!r}: there are {', '.join(PROFILES)}")
+    mix = PROFILES[profile]
+    chosen = [kind for kind in mix.kinds if rng.random() < mix.share] or [rng.choice(mix.kinds)]
+    if rng.random() < _STRAY:
+        stray = rng.choice(KINDS)
+        if stray not in chosen:
+            chosen.append(stray)
+    return [_draw(rng, kind, mix) for kind in chosen]
+
+
+def _draw(rng: random.Random, kind: type[Fault], mix: Profile) -> Fault:
+    every, lasting = rng.choice(mix.every), rng.choice(mix.lasting)
+    if kind in (f.CrashAll, f.FreezeAll):  # or nothing else would ever happen
+        every, lasting = 4 * every, min(lasting, 1.0)
+    return kind(every, lasting)
