@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..messages import AppendEntriesRequest, Request, Response
+from ..messages import AnyRequest, AnyResponse, AppendEntriesRequest
 from ..state import RaftState
 from .faults import Fault, any_server, links_between
 
@@ -295,13 +295,13 @@ class LateEntries(Adversary):
         self._sent: list[tuple[str, str, AppendEntriesRequest]] = []
         cluster.network.watchers.append(self)
 
-    def request_sent(self, src: str, dst: str, request: Request) -> None:
+    def request_sent(self, src: str, dst: str, request: AnyRequest) -> None:
         """As ``NetworkWatcher``."""
         if isinstance(request, AppendEntriesRequest) and (request.entries or request.leader_commit_index):
             self._sent.append((src, dst, request))
             del self._sent[: -self._KEPT]
 
-    def response_sent(self, src: str, dst: str, request: Request, response: Response) -> None:
+    def response_sent(self, src: str, dst: str, request: AnyRequest, response: AnyResponse) -> None:
         """As ``NetworkWatcher``."""
 
     def act(self, plot: Plot, rng: random.Random) -> None:
