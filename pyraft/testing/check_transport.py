@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, Generic, TypeVar, cast
 
 from ..configuration import Configuration, Server, Suffrage
-from ..errors import RaftError, TransportError
+from ..errors import ConfigError, RaftError, TransportError
 from ..log import Log, LogType
 from ..messages import (
     AppendEntriesRequest,
@@ -55,7 +55,11 @@ def check_transport(make_pair: MakePair) -> None:
     Args:
         make_pair: makes two fresh transports that can reach each other, not serving yet.
             Called once per promise; the checks close them.
+
+    Raises:
+        ConfigError: ``make_pair`` makes no pair of transports.
     """
+    _check_arguments(make_pair)
     for promise in PROMISES:
         pair = _Pair(make_pair)
         if promise in SNAPSHOT_PROMISES and not pair.sends_snapshots:
@@ -72,6 +76,26 @@ def check_transport(make_pair: MakePair) -> None:
             raise surprise from error
         finally:
             pair.close()
+
+
+def _check_arguments(make_pair: Any) -> None:
+    if not callable(make_pair):
+        raise ConfigError(
+            f"make_pair={make_pair!r} is not callable: pass a function that makes two transports"
+        )
+    try:
+        pair = make_pair()
+    except Exception as error:
+        raise ConfigError(f"make_pair={make_pair!r} cannot make transports: {error!r}") from error
+    if not (
+        isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(t, Transport) for t in pair)
+    ):
+        raise ConfigError(f"make_pair={make_pair!r} made {pair!r}, which is no pair of transports")
+    if pair[0] is pair[1]:
+        raise ConfigError(f"make_pair={make_pair!r} made the same transport twice: it must make two")
+    for transport in pair:
+        with suppress(Exception, AssertionError):  # whether close() works is a promise of its own
+            _soon(transport.close)
 
 
 class _Handler:
@@ -219,6 +243,15 @@ def _entries(count: int, size: int = 5) -> list[Log]:
     return [Log(i, 7, LogType.COMMAND, b"x" * size) for i in range(1, count + 1)]
 
 
+def _entries_of_every_kind() -> list[Log]:
+    return [
+        Log(4, 2, LogType.COMMAND, b"set x", b"trace", 1_700_000_000_123_456_789),
+        Log(5, 3, LogType.NOOP),
+        Log(6, 3, LogType.BARRIER),
+        Log(2**63, 2**63, LogType.CONFIGURATION, bytes(range(256))),
+    ]
+
+
 # ── the promises ──
 
 
@@ -236,12 +269,7 @@ def addresses_tell_transports_apart(pair: _Pair) -> None:
 
 def every_message_arrives_as_it_was_sent(pair: _Pair) -> None:
     """Requests and answers of every type arrive with every field."""
-    entries = [
-        Log(4, 2, LogType.COMMAND, b"set x", b"trace", 1_700_000_000_123_456_789),
-        Log(5, 3, LogType.NOOP),
-        Log(6, 3, LogType.BARRIER),
-        Log(2**63, 2**63, LogType.CONFIGURATION, bytes(range(256))),
-    ]
+    entries = _entries_of_every_kind()
     header, reply = pair.header, pair.reply_header
     conversations: list[tuple[Request, Response]] = [
         (
@@ -408,6 +436,33 @@ def a_pipeline_keeps_the_order(pair: _Pair) -> None:
     arrived = [r.prev_log_entry for r in received if isinstance(r, AppendEntriesRequest)]
     assert arrived == numbers, f"requests arrived as {arrived}"
     stream.expect_nothing("after the last answer")
+
+
+def a_pipeline_carries_every_field(pair: _Pair) -> None:
+    """Requests and answers on a pipeline have all their fields, as on a call, also without entries.
+
+    A follower stores the bytes that arrive: what a pipeline drops is missing on every follower.
+    """
+    entries = _entries_of_every_kind()
+    requests = [
+        AppendEntriesRequest(pair.header, 7, 3, 2, entries, 3),
+        AppendEntriesRequest(pair.header, 8, 6, 3, (), 4),
+        AppendEntriesRequest(pair.header, 9, 6, 3, entries[:1], 6),
+    ]
+    answers = [
+        AppendEntriesResponse(pair.reply_header, 7, 6, True, False),
+        AppendEntriesResponse(pair.reply_header, 8, 5, False, True),
+        AppendEntriesResponse(pair.reply_header, 2**40, 2**41, False, False),
+    ]
+    left = list(answers)
+    handler = pair.serve(lambda request: left.pop(0))
+    stream = _Stream(pair)
+    for request, answer in zip(requests, answers, strict=True):
+        stream.send(request)
+        got = stream.next(f"the answer to {request}")
+        assert got == answer, f"the answer {answer} arrived as {got}"
+        received = handler.next(f"{request}").request
+        assert _same(received, request), f"the request {request} arrived as {received}"
 
 
 def a_pipeline_does_not_wait_for_answers(pair: _Pair) -> None:
@@ -816,6 +871,7 @@ PROMISES: tuple[Callable[[_Pair], None], ...] = (
     nobody_there_is_an_error_that_names_the_peer,
     large_messages_pass,
     a_pipeline_keeps_the_order,
+    a_pipeline_carries_every_field,
     a_pipeline_does_not_wait_for_answers,
     an_error_answer_ends_a_pipeline,
     a_peer_that_closes_breaks_its_pipelines,

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from pyraft.errors import TransportError
+from pyraft.errors import ConfigError, TransportError
 from pyraft.log import Log
 from pyraft.messages import AppendEntriesRequest, RequestVoteRequest, RequestVoteResponse, RpcHeader
-from pyraft.testing.check_transport import check_transport
+from pyraft.testing import check_transport
 from pyraft.transport import GrpcTransport, InmemNetwork, InmemTransport
 from pyraft.transport.base import AppendPipeline, IncomingRpc
 
@@ -227,6 +227,87 @@ class ForgetsForEver(Broken):
         self.close()
 
 
+class Rewrites(Broken):
+    """Changes each request on its way through a pipeline."""
+
+    def pipeline(self, peer, on_reply, on_error):
+        rewrite = self.rewrite
+
+        class Rewriting(Pipe):
+            def send(self, request):
+                self.inner.send(rewrite(request))
+
+        return Rewriting(super().pipeline(peer, on_reply, on_error))
+
+
+class LosesExtensionsOnPipelines(Rewrites):
+    def rewrite(self, request):
+        entries = [Log(e.index, e.term, e.type, e.data, b"", e.appended_at) for e in request.entries]
+        return replace(request, entries=entries)
+
+
+class LosesTheTimeOfAppending(Rewrites):
+    def rewrite(self, request):
+        entries = [Log(e.index, e.term, e.type, e.data, e.extensions) for e in request.entries]
+        return replace(request, entries=entries)
+
+
+class TakesNoEntriesForAHeartbeat(Rewrites):
+    def rewrite(self, request):
+        return request if request.entries else AppendEntriesRequest(request.header, request.term)
+
+
+class CutsRequestsShort(Rewrites):
+    def rewrite(self, request):
+        return replace(request, entries=request.entries[:1000])
+
+
+class RefusesLargeEntries(Broken):
+    def call(self, peer, request, timeout):
+        if any(len(e.data) > 1 << 20 for e in getattr(request, "entries", ())):
+            raise TransportError("message larger than max")
+        return super().call(peer, request, timeout)
+
+
+class OvertakesOnAPipeline(Broken):
+    def pipeline(self, peer, on_reply, on_error):
+        held = []
+
+        class Overtaking(Pipe):
+            def send(self, request):
+                held.append(request)
+                if len(held) == 2:
+                    self.inner.send(held.pop())
+                    self.inner.send(held.pop())
+
+        return Overtaking(super().pipeline(peer, on_reply, on_error))
+
+
+class ForgetsWhoAsks(Broken):
+    def call(self, peer, request, timeout):
+        return super().call(peer, replace(request, header=RpcHeader()), timeout)
+
+
+class GivesTheAnswerBefore(Broken):
+    def call(self, peer, request, timeout):
+        answer = super().call(peer, request, timeout)
+        before, self.before = getattr(self, "before", answer), answer
+        return before
+
+
+class AnswersErrorsItself(Broken):
+    def call(self, peer, request, timeout):
+        try:
+            return super().call(peer, request, timeout)
+        except TransportError:
+            return RequestVoteResponse(request.header, request.term, False)
+
+
+class ServesAfterClose(Broken):
+    def close(self):
+        pass
+
+
 class LeavesAThread(Broken):
     def serve(self, handler):
         super().serve(handler)
@@ -257,6 +338,16 @@ BROKEN = {
     CallsAfterClose: checks.a_closed_transport_says_so,
     ForgetsForEver: checks.a_forgotten_peer_can_be_called_again,
     LeavesAThread: checks.close_ends_every_thread,
+    LosesExtensionsOnPipelines: checks.a_pipeline_carries_every_field,
+    LosesTheTimeOfAppending: checks.a_pipeline_carries_every_field,
+    TakesNoEntriesForAHeartbeat: checks.a_pipeline_carries_every_field,
+    CutsRequestsShort: checks.large_messages_pass,
+    RefusesLargeEntries: checks.large_messages_pass,
+    OvertakesOnAPipeline: checks.a_pipeline_keeps_the_order,
+    ForgetsWhoAsks: checks.every_message_arrives_as_it_was_sent,
+    GivesTheAnswerBefore: checks.everybody_gets_their_own_answer,
+    AnswersErrorsItself: checks.an_error_answer_reaches_the_caller,
+    ServesAfterClose: checks.nobody_there_is_an_error_that_names_the_peer,
 }
 
 
@@ -279,3 +370,18 @@ def test_a_broken_transport_is_refused_with_the_promise_that_it_breaks(broken, m
 def test_every_promise_is_said_in_words():
     assert all(promise.__doc__ for promise in checks.PROMISES)
     assert len({promise.__doc__ for promise in checks.PROMISES}) == len(checks.PROMISES)
+
+
+@pytest.mark.parametrize(
+    ("make_pair", "text"),
+    [
+        (7, "make_pair=7 is not callable"),
+        (lambda: 1 / 0, "cannot make transports: ZeroDivisionError"),
+        (lambda: inmem_pair()[0], "is no pair of transports"),
+        (lambda: (1, 2), "is no pair of transports"),
+        (lambda: inmem_pair()[:1] * 2, "the same transport twice"),
+    ],
+)
+def test_what_makes_no_pair_is_refused(make_pair, text):
+    with pytest.raises(ConfigError, match=text):
+        check_transport(make_pair)
