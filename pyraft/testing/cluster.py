@@ -524,6 +524,7 @@ class SimCluster:
     def _boot(self, server: SimServer, group: Group) -> None:
         runtime = SimRuntime(self.scheduler, group, server.clock)
         fsm = self._make_fsm()
+        self.scheduler.guard_modules(kind.__module__ for kind in type(fsm).__mro__)
         self._watch_fsm(server, fsm, runtime)
         self.judge.starting(server)
         config = replace(self.config, local_id=server.id)

@@ -12,12 +12,14 @@ still; when it waits (``Scheduler.sleep``, a future's result), the simulation go
 
 from __future__ import annotations
 
+import ctypes
 import heapq
+import logging
 import os
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from random import Random
 from threading import Lock, Thread, get_ident
@@ -26,6 +28,7 @@ from typing import Any
 
 from ..runtime import Inbox, Runtime, Signal, Task
 from .line_preemption import line_preemption
+from .misuse import bound_early, set_up_guards, simulated, take_down_guards, unwatch_thread, watch_thread
 from .sim_policies import Policy, RandomPolicy
 
 _STEP = 1e-6
@@ -89,6 +92,8 @@ class _Worker:
             assert task is not None
             task.ident = get_ident()
             task.execute()
+            if task.given_up:
+                return  # another exception may be on its way to this thread
             del task  # or it, and all it refers to, would live until the next one
 
     @staticmethod
@@ -146,6 +151,7 @@ class SimTask(Task):
         self.parked = False
         self.killed = False
         self.ended = False
+        self.given_up = False  # it blocks, or loops, where the scheduler cannot see it
         self.waits_for: SimLock | None = None
         self.waits_in: Group | None = None  # whose thing it waits for
         self._scheduler = scheduler
@@ -165,6 +171,7 @@ class SimTask(Task):
         run, self._run = self._run, None
         assert run is not None
         lines = scheduler.lines
+        watch_thread(self)
         try:
             if not self.killed:
                 if lines is not None:
@@ -177,7 +184,19 @@ class SimTask(Task):
         finally:
             if lines is not None:
                 lines.end()
+            unwatch_thread()
         scheduler.task_ended(self)
+
+    def refuse(self, why: str) -> None:
+        """It did what cannot be simulated.
+
+        Raises:
+            SimulationError: always, unless its server has crashed; the driver raises it, too.
+        """
+        if not self.killed:
+            error = SimulationError(why)
+            self._scheduler.fail(error)
+            raise error
 
     def retire(self) -> None:
         """Give the thread back; wake whoever waits for the end."""
@@ -210,6 +229,14 @@ class SimTask(Task):
         return f"<SimTask {self.number} {self.name}>"
 
 
+def _of_the_living(record: logging.LogRecord) -> bool:
+    task = simulated()
+    return task is None or not task.killed
+
+
+logging.getLogger("pyraft").addFilter(_of_the_living)  # a process that crashed reports nothing
+
+
 def _died_of(task: SimTask, error: BaseException) -> BaseException:
     if isinstance(error, SimulationError):
         return error
@@ -230,6 +257,7 @@ class Scheduler:
         undisturbed: True while the simulation's own code uses production code, which then is not
             interrupted between its lines.
         events: the latest things that happened, for people who read a failure.
+        patience: real seconds after which a task that takes no step is given up.
     """
 
     def __init__(
@@ -247,6 +275,7 @@ class Scheduler:
         self.digest = seed & _MASK
         self.failure: BaseException | None = None
         self.undisturbed = False
+        self.patience = 20.0
         self.events: deque[tuple[Any, ...]] = deque(maxlen=keep_events)
         self.world = Group("world")
         self.policy = RandomPolicy() if policy is None else policy
@@ -260,6 +289,9 @@ class Scheduler:
         self._timer_number = 0
         self._rules: dict[object, Callable[[SimTask], bool]] = {}
         self._driver_ready = False
+        self._stuck: dict[int, SimTask] = {}  # by thread: tasks that were given up
+        self._guarded_modules: list[str] = []
+        self._bound_early: list[Any] = []
         self._killer: SimTask | None = None
         self._driver = SimTask(self, 0, "driver", self.world, lambda: None, False)
         self._driver.ident = get_ident()
@@ -353,6 +385,12 @@ class Scheduler:
             self.note("failure", repr(error))
             self._driver_ready = True
 
+    def guard_modules(self, names: Iterable[str]) -> None:
+        """Guard what these modules took from others by ``from ... import``, too (see misuse.py)."""
+        new = [name for name in names if name not in self._guarded_modules]
+        self._guarded_modules += new
+        self._bound_early = [*self._bound_early, *bound_early(new)]
+
     def note(self, *event: Any) -> None:
         """Keep what happened for the report of a failure."""
         self.events.append((self.time, self.current.name, *event))
@@ -379,14 +417,14 @@ class Scheduler:
         """
         me = self.current
         if me is self._driver:
+            # While all else stands still, a store may be used by other real threads as well.
+            if self._stuck and get_ident() in self._stuck:
+                raise Killed
             return
+        if get_ident() != me.ident:
+            self._turn_away()
         if me.killed:
             raise Killed
-        if get_ident() != me.ident:
-            raise SimulationError(
-                "a thread that the simulation does not know used it: inside a simulation threads come from the "
-                "Runtime, never from threading"
-            )
         self.steps += 1
         self.time += _STEP
         timers = self._timers
@@ -408,6 +446,8 @@ class Scheduler:
         The death of ``group``, if it is given, wakes as well.
         """
         me = self.current
+        if get_ident() != me.ident:
+            self._turn_away()
         if me.killed:
             raise Killed
         if me is not self._driver:
@@ -424,7 +464,10 @@ class Scheduler:
         if me is self._driver and self.failure is not None:
             self._driver_ready = True
         to = self._next()
-        if to is not me:
+        if me is self._driver:
+            if to is not me:
+                self._let_run(to)
+        elif to is not me:
             self._hand_over(me, to)
         me.parked = False
         me.waits_in = None
@@ -443,6 +486,9 @@ class Scheduler:
 
     def task_ended(self, task: SimTask) -> None:
         """The last act of a task: give the baton away."""
+        if task.given_up:
+            self._stuck.pop(task.ident, None)
+            return  # its baton was taken away long ago
         if task.slot >= 0:
             self._remove_runnable(task)
         del self._tasks[task.number]
@@ -457,6 +503,67 @@ class Scheduler:
         me.baton.acquire()
         if me.killed:
             raise Killed
+
+    def _let_run(self, to: SimTask) -> None:
+        """Hand over to a task, and wait for the driver's turn."""
+        early = self._bound_early  # tasks may make it longer
+        set_up_guards(early)
+        try:
+            self.current = to
+            to.baton.release()
+            self._wait_on_driver()
+        finally:
+            take_down_guards(early)
+
+    def _wait_on_driver(self) -> None:
+        """Wait for the driver's turn; give up a task that does not take a step for ``patience``."""
+        steps, idle = self.steps, 0.0
+        poll, interrupted = min(self.patience, 1.0), False
+        while True:
+            try:
+                if self._driver.baton.acquire(timeout=poll):
+                    return
+                if interrupted and self.current is self._driver:
+                    # Interrupted when it had the baton already, or the baton is on its way.
+                    self._driver.baton.acquire(timeout=poll)
+                    return
+            except BaseException as error:  # Ctrl-C, or a test's timeout: let the task reach its next step
+                self.fail(error)
+                poll, interrupted = 0.05, True
+                continue
+            if self.steps != steps:
+                steps, idle = self.steps, 0.0
+                continue
+            idle += poll  # in short turns, lest a process that was stopped for long looks stuck
+            if idle >= self.patience:
+                self._give_up(self.current)
+                return
+
+    def _give_up(self, task: SimTask) -> None:
+        """Take the baton from a task that blocks, or loops, where the scheduler cannot see it."""
+        self.fail(
+            SimulationError(
+                f"blocked outside the simulation's control: {task.name} has not taken a step for "
+                f"{self.patience:g} real seconds; it waits for something that is not the Runtime's, or loops "
+                f"without end, at\n{task.stack()}\nAll threads:\n{self.stacks()}"
+            )
+        )
+        self._stuck[task.ident] = task
+        task.killed = task.ended = task.given_up = True
+        task._joiners.clear()
+        if task.slot >= 0:
+            self._remove_runnable(task)
+        self._tasks.pop(task.number, None)
+        _raise_in_thread(task.ident, Killed)
+        self.current = self._driver
+
+    def _turn_away(self) -> None:
+        if get_ident() in self._stuck:
+            raise Killed
+        raise SimulationError(
+            "a thread that the simulation does not know used it: inside a simulation threads come from the "
+            "Runtime, never from threading; and the thread that made a simulation drives it"
+        )
 
     def _next(self) -> SimTask:
         """Whose turn it is; lets time pass until somebody can run."""
@@ -518,7 +625,10 @@ class Scheduler:
         before, self._killer = self._killer, me
         self.current = task
         task.baton.release()
-        me.baton.acquire()
+        if me is self._driver:
+            self._wait_on_driver()
+        else:
+            me.baton.acquire()
         self._killer = before
         if task.number in self._tasks:
             raise SimulationError(f"{task.name} went on after its server had crashed\n{task.stack()}")
@@ -790,6 +900,11 @@ class SimLock(AbstractContextManager[Any]):
                 self._runtime.scheduler.fail(error)
                 raise error
             holder = holder.waits_for._owner if holder.waits_for is not None else None
+
+
+def _raise_in_thread(ident: int, error: type[BaseException]) -> None:
+    """Raise ``error`` in a thread at its next instruction of Python, unless it never comes there."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(error))
 
 
 @contextmanager
