@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -71,6 +72,49 @@ def test_the_counter_survives_its_leader(tmp_path):
     assert told.endswith("LeadershipLostError")
     assert everywhere == "everywhere: {'ann': 7, 'bob': 7, 'cyd': 7}"
     assert done.stderr == ""
+
+
+# find_the_bug/
+
+BUGS = PROJECT / "examples" / "find_the_bug"
+
+
+def run_in(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=BUGS,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    return done.stdout + done.stderr
+
+
+def test_the_bugs_of_the_lock_service_are_found_and_its_last_version_has_none(tmp_path):
+    said = run_in(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_locks.py")
+
+    assert re.search(r"^[6-9] passed", said, re.MULTILINE), said
+
+
+FOUND_TWICE = """
+from first_tries import ExpiresOncePerBatch
+from test_locks import a_follower_is_away_for_a_while
+
+for _ in range(2):
+    try:
+        a_follower_is_away_for_a_while(ExpiresOncePerBatch)
+    except AssertionError as found:
+        print(found, *found.__notes__)
+"""
+
+
+def test_a_bug_is_found_again_with_the_seed_that_is_shown(tmp_path):
+    said = run_in(tmp_path, "-c", FOUND_TWICE)
+
+    half = len(said) // 2
+    assert said[:half] == said[half:]
+    assert "seed 7, policy RandomPolicy()" in said
 
 
 # the failover demo
