@@ -5,12 +5,14 @@
 package main
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"math"
 	"time"
 
 	pb "github.com/Jille/raft-grpc-transport/proto"
+	"github.com/hashicorp/go-msgpack/v2/codec"
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -31,6 +33,21 @@ func show(name string, message proto.Message) {
 		text = "-"
 	}
 	fmt.Println(name, text)
+}
+
+// What raft.encodePeers, which is not exported, does.
+func encodePeers(configuration raft.Configuration, transport raft.Transport) []byte {
+	peers := [][]byte{}
+	for _, server := range configuration.Servers {
+		if server.Suffrage == raft.Voter {
+			peers = append(peers, transport.EncodePeer(server.ID, server.Address))
+		}
+	}
+	var encoded bytes.Buffer
+	if err := codec.NewEncoder(&encoded, &codec.MsgpackHandle{}).Encode(peers); err != nil {
+		panic(err)
+	}
+	return encoded.Bytes()
 }
 
 func main() {
@@ -96,6 +113,24 @@ func main() {
 	show("install_snapshot_request", &pb.InstallSnapshotRequest{
 		RpcHeader: rpcHeader, SnapshotVersion: 1, Term: 3, Leader: sender, LastLogIndex: 12, LastLogTerm: 2,
 		Peers: []byte{0x90}, Configuration: []byte{0x81}, ConfigurationIndex: 4, Size: 1 << 40,
+	})
+	configuration := raft.Configuration{Servers: []raft.Server{
+		{Suffrage: raft.Voter, ID: "n1", Address: "10.0.0.1:7000"},
+		{Suffrage: raft.Nonvoter, ID: "n2", Address: "10.0.0.2:7000"},
+		{Suffrage: raft.Voter, ID: "n3", Address: "10.0.0.3:7000"},
+	}}
+	_, transport := raft.NewInmemTransport(raft.ServerAddress(sender))
+	peers := encodePeers(configuration, transport)
+	show("install_snapshot_request_full", &pb.InstallSnapshotRequest{
+		RpcHeader: rpcHeader, SnapshotVersion: 1, Term: 3, Leader: sender, LastLogIndex: 12, LastLogTerm: 2,
+		Peers: peers, Configuration: raft.EncodeConfiguration(configuration), ConfigurationIndex: 4, Size: 1 << 40,
+	})
+	show("install_snapshot_request_empty", &pb.InstallSnapshotRequest{
+		RpcHeader: empty, SnapshotVersion: 1, Peers: encodePeers(raft.Configuration{}, transport),
+		Configuration: raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{}}),
+	})
+	show("install_snapshot_request_version_0", &pb.InstallSnapshotRequest{
+		RpcHeader: rpcHeader, Term: 3, Leader: sender, LastLogIndex: 12, LastLogTerm: 2, Peers: peers, Size: 7,
 	})
 	show("install_snapshot_request_data", &pb.InstallSnapshotRequest{Data: []byte("chunk")})
 	show("install_snapshot_response", &pb.InstallSnapshotResponse{RpcHeader: rpcHeader, Term: 3, Success: true})
