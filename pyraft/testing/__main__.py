@@ -18,8 +18,10 @@ from ..errors import ConfigError
 from .campaign import Campaign, Plan
 from .campaign_report import Progress, summary, unreached
 from .campaign_worker import usable_cpus
-from .options import add_options, read_options
-from .scenario import load_fsm
+from .options import Options, add_options, read_options
+from .recorder import ReachedStep
+from .replay import replay
+from .scenario import Scenario, load_fsm, load_scenario
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="run|replay|shrink")
     _add_run(commands)
+    _add_replay(commands)
     given = parser.parse_args(arguments)
     try:
         return int(given.act(given))
@@ -116,6 +119,44 @@ def _run(given: argparse.Namespace) -> int:
     if given.forever:
         return 1 if unreached(campaign.totals, known) else 0
     return 130 if campaign.is_stopped else 0
+
+
+# -- replay --------------------------------------------------------------------------------------
+
+
+def _add_replay(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser("replay", help="run one seed again, and tell what happens")
+    parser.set_defaults(act=_replay)
+    _add_what(parser)
+    parser.add_argument("--messages", action="store_true", help="tell of messages and disk writes too")
+    parser.add_argument("--until-step", type=_count, metavar="N", help="stop at step N")
+
+
+def _replay(given: argparse.Namespace) -> int:
+    result = replay(_given_scenario(given), print, messages=given.messages, until_step=given.until_step)
+    return 0 if result.failure is None or isinstance(result.failure, ReachedStep) else 1
+
+
+def _add_what(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", nargs="?", type=Path, help="a scenario, as `run --keep` and `shrink` write it"
+    )
+    parser.add_argument("--seed", type=int, help="the seed, if there is no file")
+    add_options(parser)
+
+
+def _given_scenario(given: argparse.Namespace) -> Scenario:
+    options = read_options(given)
+    if (given.file is None) == (given.seed is None):
+        raise ConfigError("what shall run? Give --seed, or a file with a scenario")
+    if given.seed is not None:
+        scenario = options.scenario(given.seed)
+    elif options != Options():
+        raise ConfigError(f"the file says everything: leave out{options.words()}")
+    else:
+        scenario = load_scenario(given.file)
+    load_fsm(scenario.fsm)
+    return scenario
 
 
 def known_situations() -> list[str]:

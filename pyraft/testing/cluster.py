@@ -40,6 +40,7 @@ from ..state import RaftState
 from .faults import Fault
 from .invariants import Judge, Violation
 from .linearizability import Operation, check_linearizable
+from .recorder import Recorder
 from .sim_clients import CommandClient, KvClient, Outcome, submit_all
 from .sim_disk import SimDisk, SimStore
 from .sim_kv import CommandRefused, KvFsm, KvModel
@@ -116,6 +117,7 @@ class SimCluster:
         *,
         policy: Policy | None = None,
         preempt_lines: float = 0.0,
+        recorder: Recorder | None = None,
     ) -> None:
         """Start a cluster of ``servers`` voters.
 
@@ -126,6 +128,7 @@ class SimCluster:
             faults: go on from now until ``stop_faults``; None = a calm network and perfect disks.
             policy: which thread runs next; None = at random.
             preempt_lines: the probability of a switch at every line of pyraft's code (slow).
+            recorder: writes down all that happens.
 
         Raises:
             ConfigError: an argument is invalid.
@@ -153,6 +156,8 @@ class SimCluster:
             offset = self.scheduler.random(f"clock:{id}").random() * 1000
             self.servers[id] = SimServer(id, disk, SimClock(self.scheduler, offset))
         self.configuration = Configuration.of_voters({s.id: s.address for s in self.servers.values()})
+        if recorder is not None:
+            recorder.attach(self)
         with one_cpu():
             for server in self.servers.values():
                 self._bootstrap(server)

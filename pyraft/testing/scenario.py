@@ -26,6 +26,7 @@ from .cluster import SimCluster, check_fsm_factory
 from .fault_mix import EXPERIMENTS, KINDS, draw_faults
 from .faults import Fault
 from .invariants import Violation
+from .recorder import Recorder
 from .sim_kv import KvFsm
 from .sim_policies import POLICIES, CalmPolicy, Policy, draw_policy
 from .sim_runtime import SimulationError
@@ -304,12 +305,15 @@ def load_fsm(name: str) -> Callable[[], FSM]:
     return found
 
 
-def run_scenario(scenario: Scenario, fsm: Callable[[], FSM] | None = None) -> RunResult:
+def run_scenario(
+    scenario: Scenario, fsm: Callable[[], FSM] | None = None, recorder: Recorder | None = None
+) -> RunResult:
     """Run a scenario to its end or its first failure; every thread of it is gone afterwards.
 
     Args:
         fsm: makes the state machines, instead of ``scenario.fsm``.  It understands the commands of
             ``KvFsm``, or has a function ``draw_command(rng) -> bytes`` that makes others.
+        recorder: writes down all that happens.
 
     Raises:
         ConfigError: no state machine can be built.
@@ -323,6 +327,7 @@ def run_scenario(scenario: Scenario, fsm: Callable[[], FSM] | None = None) -> Ru
         [spec.make() for spec in scenario.faults],
         policy=scenario.make_policy(),
         preempt_lines=scenario.preempt_lines,
+        recorder=recorder,
     )
     draw_command = getattr(fsm, "draw_command", None)
     failure: Exception | None = None

@@ -59,6 +59,13 @@ class NetworkWatcher(Protocol):
     def response_sent(self, src: str, dst: str, request: AnyRequest, response: AnyResponse) -> None: ...
 
 
+class NetworkJournal(Protocol):
+    """Learns what became of messages."""
+
+    def follow(self, message: object, arrive: Callable[[], None]) -> Callable[[], None]:
+        """``arrive``, which is called where and when ``message`` arrives, and tells of it first."""
+
+
 @dataclass
 class Conditions:
     """What the network does to messages.  Probabilities per message, seconds one way."""
@@ -83,6 +90,7 @@ class SimNetwork:
         conditions: for every link.
         counts: of what happened to messages.
         snapshot_chunk_bytes: the size of a snapshot's pieces.
+        journal: learns what became of each message, None = nobody does.
     """
 
     def __init__(self, scheduler: Scheduler, watchers: Iterable[NetworkWatcher] = ()) -> None:
@@ -99,6 +107,7 @@ class SimNetwork:
         }
         self.snapshot_chunk_bytes = _SNAPSHOT_CHUNK_BYTES
         self.watchers = list(watchers)
+        self.journal: NetworkJournal | None = None
         self._random: random.Random = scheduler.random("network")
         self._transports: dict[str, SimTransport] = {}
         self._group_of: dict[str, int] = {}
@@ -191,6 +200,10 @@ class SimNetwork:
             self.counts["late"] += 1
             seconds += rng.random() * conditions.late_by
         return seconds
+
+    def followed(self, message: object, arrive: Callable[[], None]) -> Callable[[], None]:
+        """``arrive``, which also tells the journal."""
+        return arrive if self.journal is None else self.journal.follow(message, arrive)
 
     def carry(self, src: str, dst: str, payload: bytes, arrive: Callable[[], None]) -> None:
         """Bring one message that stands for itself: it may be lost, doubled and overtaken."""
@@ -407,7 +420,8 @@ class _Call:
         self._payload = self._method.encode_request(request)
         for watcher in self._network.watchers:
             watcher.request_sent(self._src, self.dst, request)
-        self._network.carry(self._src, self.dst, self._payload, self._arrive)
+        arrive = self._network.followed(request, self._arrive)
+        self._network.carry(self._src, self.dst, self._payload, arrive)
 
     def _arrive(self) -> None:
         target = self._network.serving(self.dst)
@@ -439,7 +453,7 @@ class _Call:
         def arrive() -> None:
             self.finish(_decode_answer(self._method.decode_response, is_error, payload))
 
-        self._network.carry(self.dst, self._src, payload, arrive)
+        self._network.carry(self.dst, self._src, payload, self._network.followed(answer, arrive))
         scheduler.switch()
 
     def finish(self, outcome: Answer) -> None:
@@ -548,7 +562,7 @@ class _Stream(AppendPipeline):
             self._slots.append(slot)
             target.receive(src, PIPELINE, payload, partial(self._respond, slot), lambda: self._ended)
 
-        self._there.carry(payload, self._receiver, work)
+        self._there.carry(payload, self._receiver, self._network.followed(request, work))
         self._source.runtime.scheduler.switch()
 
     def close(self) -> None:
@@ -587,7 +601,7 @@ class _Stream(AppendPipeline):
             assert due is not None
             is_error, payload = _encode_answer(PIPELINE.encode_response, due)
             work = partial(self._answered, is_error, payload)
-            self._back.carry(payload, self._asker, work)
+            self._back.carry(payload, self._asker, self._network.followed(due, work))
         scheduler.switch()
 
     def _asker(self) -> SimRuntime | None:
