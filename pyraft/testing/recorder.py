@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..messages import Request, Response
+from ..messages import AnyRequest, AnyResponse
 from .sim_disk import Transaction
 from .sim_runtime import SimulationError
 from .wording import is_idle, message_words, write_words
@@ -92,10 +92,10 @@ class Recorder:
 
     # -- what the network tells ------------------------------------------------------------------
 
-    def request_sent(self, src: str, dst: str, request: Request) -> None:
+    def request_sent(self, src: str, dst: str, request: AnyRequest) -> None:
         self._sent(src, dst, request, is_idle(request))
 
-    def response_sent(self, src: str, dst: str, request: Request, response: Response) -> None:
+    def response_sent(self, src: str, dst: str, request: AnyRequest, response: AnyResponse) -> None:
         self._sent(src, dst, response, is_idle(request))
 
     def follow(self, message: object, arrive: Callable[[], None]) -> Callable[[], None]:
@@ -111,7 +111,7 @@ class Recorder:
 
         return arrived
 
-    def _sent(self, src: str, dst: str, message: Request | Response, idle: bool) -> None:
+    def _sent(self, src: str, dst: str, message: AnyRequest | AnyResponse, idle: bool) -> None:
         source, target = src.split(":")[0], dst.split(":")[0]
         self._look(source)
         words = self._undisturbed(lambda: message_words(message))

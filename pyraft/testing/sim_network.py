@@ -659,7 +659,8 @@ class _SnapshotStream:
         first = encode_install_snapshot(self._request)
         for watcher in self._network.watchers:
             watcher.request_sent(self.src, self.dst, self._request)
-        self._there.carry(first, self._there_runtime, partial(self._begin, first))
+        begin = self._network.followed(self._request, partial(self._begin, first))
+        self._there.carry(first, self._there_runtime, begin)
         for _ in range(CHUNKS_AHEAD):
             self._sender.make_room()
         try:
@@ -725,7 +726,8 @@ class _SnapshotStream:
             for watcher in self._network.watchers:
                 watcher.response_sent(self.dst, self.src, request, answer)
         is_error, payload = _encode_answer(encode_install_snapshot_response, answer)
-        self._back.carry(payload, self._back_runtime, partial(self._answered, is_error, payload))
+        answered = self._network.followed(answer, partial(self._answered, is_error, payload))
+        self._back.carry(payload, self._back_runtime, answered)
         self._network.scheduler.switch()
 
     def _arrived(self, payload: bytes) -> None:

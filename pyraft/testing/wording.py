@@ -10,21 +10,21 @@ from dataclasses import fields, is_dataclass
 
 from ..log import Log, LogType
 from ..messages import (
+    AnyRequest,
+    AnyResponse,
     AppendEntriesRequest,
     AppendEntriesResponse,
-    Request,
     RequestPreVoteRequest,
     RequestPreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
-    Response,
 )
 from ..state import BALLOT_KEY, load_ballot
 from .invariants import _Values
 from .sim_disk import Transaction
 
 
-def message_words(message: Request | Response) -> str:
+def message_words(message: AnyRequest | AnyResponse) -> str:
     """For example ``append t3 after #4/t2: #5..#7 c4``."""
     match message:
         case AppendEntriesRequest() if message.is_heartbeat:
@@ -55,7 +55,7 @@ def _numbers(message: object) -> str:
     return "".join(f" {name}={value}" for name, value in values if isinstance(value, int))
 
 
-def is_idle(message: Request | Response) -> bool:
+def is_idle(message: AnyRequest | AnyResponse) -> bool:
     """Whether it is a heartbeat, or news of a commit without entries."""
     return isinstance(message, AppendEntriesRequest) and not message.entries
 
