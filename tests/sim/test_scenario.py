@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pyraft.errors import ConfigError
 from pyraft.testing import KvFsm, sim_runtime
-from pyraft.testing.faults import KINDS
+from pyraft.testing.fault_mix import KINDS
 from pyraft.testing.recorder import Recorder
 from pyraft.testing.scenario import (
     ClientSpec,
