@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parent.parent / "pyraft"
 
 # From the core outwards.  A module may import its own layer and earlier ones.
 LAYERS = {
-    "foundation": ["errors", "runtime"],
+    "foundation": ["disk", "errors", "runtime"],
     "values": ["config", "configuration", "log", "messages", "metrics", "observers"],
     "rules": ["rules", "rules.*"],
     "seams": [
@@ -73,7 +73,7 @@ OUTSIDE_THE_SIMULATOR = [
     "logstore.lmdb_store",
     "transport.grpc_transport",
     "transport.tcp_transport",
-    "snapshots.file",
+    "snapshots.file_store",
     "testing",
     "testing.*",
 ]

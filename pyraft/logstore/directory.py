@@ -13,25 +13,21 @@ elect two leaders for one term.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..errors import ConfigError, CorruptStoreError, StorageError, StoreFullError
+from ..disk import disk_errors, make_directory, sync_directory, write_durably
+from ..errors import ConfigError, CorruptStoreError, StorageError
 from .lmdb_file import REMEDY, check_data_file
 
 LOCK = "pyraft.lock"
 CREATING = "pyraft.creating"
 IDENTITY = "pyraft.identity"
 FORMAT = 1
-
-DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class StoreDirectory:
@@ -54,7 +50,7 @@ class StoreDirectory:
         self.path = path
         self.data_file = path / "data.mdb"
         with disk_errors(f"cannot open the store directory {path}"):
-            _make_directory(path)
+            make_directory(path)
             self._lock = _DirectoryLock(path / LOCK, server_id)
             try:
                 self._inspect(server_id)
@@ -66,8 +62,8 @@ class StoreDirectory:
         """Record that the store is complete; from now on a missing data.mdb is a loss."""
         with disk_errors(f"cannot record the identity in {self.path}"):
             # LMDB syncs its files, and nobody the directory that names them.
-            _sync_directory(self.path)
-            _sync_directory(self.path.parent)
+            sync_directory(self.path)
+            sync_directory(self.path.parent)
             self._write_identity(self._identity)
             (self.path / CREATING).unlink(missing_ok=True)
 
@@ -100,7 +96,7 @@ class StoreDirectory:
     def _clear_what_was_never_completed(self) -> None:
         creating = self.path / CREATING
         if creating.exists() or _size(self.data_file) == 0:
-            _write_durably(creating, b"")
+            write_durably(creating, b"")
             for name in ("data.mdb", "lock.mdb"):
                 (self.path / name).unlink(missing_ok=True)
 
@@ -134,7 +130,7 @@ class StoreDirectory:
         self._write_identity({**identity, "server_id": server_id})
 
     def _write_identity(self, identity: dict[str, object]) -> None:
-        _write_durably(self.path / IDENTITY, json.dumps(identity, indent=1).encode() + b"\n")
+        write_durably(self.path / IDENTITY, json.dumps(identity, indent=1).encode() + b"\n")
 
 
 class _DirectoryLock:
@@ -186,53 +182,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go_in_child)
 
 
-@contextmanager
-def disk_errors(failed: str) -> Iterator[None]:
-    """Turn OSError into StoreFullError or StorageError, beginning with ``failed``."""
-    try:
-        yield
-    except OSError as error:
-        kind = StoreFullError if error.errno in DISK_FULL else StorageError
-        raise kind(f"{failed}: {error}") from error
-
-
 def _holder(fd: int) -> str:
     pid, _, name = os.pread(fd, 1000, 0).decode(errors="replace").strip().partition(" ")
     if not pid:
         return "a process that has just begun to open it"
     this = ", which is this process" if pid == str(os.getpid()) else ""
     return f"process {pid}{this}" + (f" (server {name!r})" if name else "")
-
-
-def _make_directory(path: Path) -> None:
-    if path.is_dir():
-        return
-    if path.parent != path:
-        _make_directory(path.parent)
-    with suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-        _sync_directory(path.parent)
-    if not path.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    """Make ``path`` hold ``content`` or stay as it was, whatever happens meanwhile."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _size(path: Path) -> int:

@@ -25,6 +25,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 import lmdb
 
+from ..disk import DISK_FULL, disk_errors
 from ..errors import (
     ConfigError,
     CorruptStoreError,
@@ -36,7 +37,7 @@ from ..errors import (
 from ..log import Log
 from ..runtime import ForkGuard
 from .base import LogStore, StableStore
-from .directory import DISK_FULL, IDENTITY, StoreDirectory, disk_errors
+from .directory import IDENTITY, StoreDirectory
 from .lmdb_file import REMEDY
 from .records import (
     LARGEST_INDEX,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from ..configuration import Configuration
 
@@ -27,7 +27,19 @@ class SnapshotMeta:
 
 
 class SnapshotSink(ABC):
-    """A snapshot being written.  It exists for readers only once ``close`` has returned."""
+    """A snapshot being written.  It exists for readers only once ``close`` has returned.
+
+    As a context manager it is closed at the end of the block, and cancelled by an exception.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.cancel()
 
     @property
     @abstractmethod
@@ -36,11 +48,20 @@ class SnapshotSink(ABC):
 
     @abstractmethod
     def write(self, data: bytes) -> int:
-        """Append ``data``; return its length."""
+        """Append ``data``; return its length.
+
+        Raises:
+            StoreFullError, StorageError: it cannot be stored, and the snapshot never will be.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Make the snapshot durable and visible.  Idempotent."""
+        """Make the snapshot durable and visible.  Idempotent.
+
+        Raises:
+            RaftError: it was cancelled: nothing may rely on it, above all not the dropping of the log.
+            StoreFullError, StorageError: it is not stored, and nothing is left of it.
+        """
 
     @abstractmethod
     def cancel(self) -> None:
@@ -60,7 +81,12 @@ class SnapshotStore(ABC):
         configuration_index: int,
         transport: Transport,
     ) -> SnapshotSink:
-        """Begin a snapshot of the state after (index, term)."""
+        """Begin a snapshot of the state after (index, term).
+
+        Raises:
+            ConfigError: the store cannot write that ``version``.
+            StoreFullError, StorageError: the disk failed.
+        """
 
     @abstractmethod
     def list(self) -> Sequence[SnapshotMeta]:
@@ -68,4 +94,11 @@ class SnapshotStore(ABC):
 
     @abstractmethod
     def open(self, id: str) -> tuple[SnapshotMeta, BinaryIO]:
-        """The snapshot named ``id`` and a reader of its bytes, which the caller closes."""
+        """The snapshot named ``id`` and a reader of its bytes, which the caller closes.
+
+        The reader goes on when the store drops the snapshot meanwhile.
+
+        Raises:
+            CorruptStoreError: it is not what was written.
+            RaftError: there is no such snapshot, or no longer.
+        """
