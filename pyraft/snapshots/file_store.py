@@ -355,10 +355,11 @@ def _read_meta(folder: Path) -> _Stored:
     """
     path = folder / META
     with _open_file(path) as file, disk_errors(f"cannot read {path}"):
-        data = file.read(LARGEST_META_BYTES + 1) or b""
+        size = os.fstat(file.fileno()).st_size
+        data = file.readall() if size <= LARGEST_META_BYTES else b""
     try:
-        if len(data) > LARGEST_META_BYTES:
-            raise ValueError(f"it has more than {LARGEST_META_BYTES} bytes")
+        if size > LARGEST_META_BYTES:
+            raise ValueError(f"it has {size} bytes")
         meta, crc = decode_meta(data)
         if meta.id != folder.name:
             raise ValueError(f"it belongs to a folder named {meta.id!r}")
