@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from math import inf
 from random import Random
 from time import perf_counter
 from types import TracebackType
@@ -37,6 +38,7 @@ from ..log import Log
 from ..raft import Raft, bootstrap_cluster
 from ..snapshots.discard import DiscardSnapshotStore
 from ..state import RaftState
+from .arguments import check_callable, check_cluster, check_command, check_count, check_rate, check_seconds
 from .faults import Fault
 from .invariants import Judge, Violation
 from .linearizability import Operation, check_linearizable
@@ -101,6 +103,7 @@ class SimCluster:
     Attributes:
         servers: by id: "n1", "n2", ...
         history: what the clients of ``client`` asked and were answered.
+        commands: the same of those with a ``draw_command``: the input is the command, the key None.
         clients: those of ``client``, oldest first.
         strikes: (number of the fault, number of the strike) of every strike that happened.
         refusal: what every state machine raises for a command, None = nothing.  Whoever sets it
@@ -133,7 +136,7 @@ class SimCluster:
         Raises:
             ConfigError: an argument is invalid.
         """
-        _check_arguments(servers, seed, fsm, faults)
+        check_cluster(servers, seed, fsm, config, faults, policy, preempt_lines)
         self.seed = seed
         self.scheduler = Scheduler(seed, policy, preempt_lines)
         self.judge = Judge(self)
@@ -146,6 +149,8 @@ class SimCluster:
         self.futures: list[tuple[Group, RaftFuture[Any]]] = []
         self.clients: list[KvClient] = []
         self._faults = list(faults or [])
+        self.commands: list[Operation] = []
+        self._is_closed = False
         self._faults_go_on = True
         self.strikes: list[tuple[int, int]] = []
         self.refusal: Callable[[bytes], CommandRefused | None] = lambda command: None
@@ -179,6 +184,8 @@ class SimCluster:
             Violation: a property of Raft does not hold.
             SimulationError: a thread died, or a deadlock.
         """
+        check_seconds("seconds", seconds)
+        self._check_open()
         began = perf_counter()
         collects = gc.isenabled()
         gc.disable()  # when it runs depends on what ran before in this process
@@ -199,6 +206,8 @@ class SimCluster:
         Raises:
             TimeoutError: it did not come true within ``timeout``.
         """
+        check_callable("condition", condition, "whether to go on")
+        check_seconds("timeout", timeout)
         deadline = self.now + timeout
         while not condition():
             if self.now >= deadline:
@@ -252,6 +261,10 @@ class SimCluster:
     def partition(self, *groups: Iterable[SimServer | str] | SimServer | str) -> None:
         """Let only servers of one group reach each other; those named in none form one more."""
         listed = [[group] if isinstance(group, str | SimServer) else list(group) for group in groups]
+        named = [self._server(one).id for group in listed for one in group]
+        for id in named:
+            if named.count(id) > 1:
+                raise ConfigError(f"{id} is in two groups, or twice in one: put each server into one group")
         self.network.partition(*[[self._server(one).address for one in group] for group in listed])
         self.scheduler.note("partition", [[self._server(one).id for one in group] for group in listed])
 
@@ -262,11 +275,15 @@ class SimCluster:
 
     def heal(self) -> None:
         """End partitions, one-way blocks and slow links."""
+        self._check_open()
         self.network.heal()
         self.scheduler.note("heal")
 
     def crash(self, server: SimServer | str, power_loss: bool = False) -> None:
-        """Kill a server's process; with ``power_loss`` its machine (its disk keeps what was flushed)."""
+        """Kill a server's process; with ``power_loss`` its machine (its disk keeps what was flushed).
+
+        Nothing happens to a server that is down.
+        """
         server = self._server(server)
         if not server.is_up:
             return
@@ -303,6 +320,7 @@ class SimCluster:
         Raises:
             TimeoutError: it does not end within ``timeout``.
         """
+        check_seconds("timeout", timeout)
         server = self._server(server)
         raft, group = server.raft, server.group
         if raft is None or not server.is_up:
@@ -347,6 +365,8 @@ class SimCluster:
 
     def slow_disk(self, server: SimServer | str, seconds: float, lasting: float = float("inf")) -> None:
         """Let every commit of a server take ``seconds`` more; 0 = as before."""
+        check_seconds("seconds", seconds)
+        check_seconds("lasting", lasting, most=inf)
         disk = self._server(server).disk
         disk.slow_by = seconds
         disk.slow_until = self.now + lasting
@@ -372,12 +392,24 @@ class SimCluster:
         Args:
             burst: each time it submits up to that many commands before it waits for an answer.
             left_out: numbers of operations, from 1, that it does not send.
-            draw_command: makes its commands, for a state machine that is no ``KvFsm``.
+            draw_command: makes its commands, for a state machine that is no ``KvFsm``; what it
+                was answered is in ``commands``.
         """
-        if not rate > 0:
-            raise ConfigError(f"rate={rate!r} is not above 0: how many operations a second?")
-        if not _is_int(burst) or burst < 1:
-            raise ConfigError(f"burst={burst!r} is not a number of commands: use for example 100")
+        check_rate(rate)
+        check_count("keys", keys, 10)
+        check_count("burst", burst, 100)
+        if not isinstance(left_out, Container):
+            raise ConfigError(
+                f"left_out={left_out!r} is not a set of numbers of operations: use for example {{1, 2}}"
+            )
+        if draw_command is not None:
+            check_callable("draw_command", draw_command, "a command, as bytes, drawn from a random.Random")
+        elif not all(isinstance(server.fsm, KvFsm | None) for server in self.servers.values()):
+            raise ConfigError(
+                "a client of its own accord sends commands of a KvFsm, and these servers have another state "
+                "machine: pass draw_command=, a function that makes a command from a random.Random"
+            )
+        self._check_open()
         name = f"c{len(self.clients) + 1}"
         if draw_command is None:
             self.clients.append(KvClient(self, name, rate, keys, burst, left_out))
@@ -391,6 +423,9 @@ class SimCluster:
             TimeoutError: not within ``timeout``.
             RaftError: the outcome is unknown.
         """
+        check_command(command)
+        check_seconds("timeout", timeout)
+        self._check_open()
         deadline = self.now + timeout
         while self.now < deadline:
             leader = self.leader(deadline - self.now)
@@ -402,9 +437,11 @@ class SimCluster:
             self.run(_SLICE)
         raise TimeoutError(f"no leader took the command within {timeout:g} s\n{self.describe()}")
 
-    def submit(self, server: SimServer, command: bytes, timeout: float) -> Outcome:
+    def submit(self, server: SimServer | str, command: bytes, timeout: float) -> Outcome:
         """Call ``apply`` on a thread of ``server``'s process, as its own program would; wait for the end."""
-        return submit_all(self, server, [command], timeout)[0]
+        check_command(command)
+        check_seconds("timeout", timeout)
+        return submit_all(self, self._server(server), [command], timeout)[0]
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -444,6 +481,7 @@ class SimCluster:
 
     def stop_clients(self, timeout: float = 40.0) -> None:
         """Let the clients finish what they are doing."""
+        check_seconds("timeout", timeout)
         for client in self.clients:
             client.stop()
         self.run_until(lambda: all(client.task.ended for client in self.clients), timeout)
@@ -457,6 +495,8 @@ class SimCluster:
         Raises:
             Violation: something does not hold; the text says what and how to see it again.
         """
+        check_seconds("liveness", liveness)
+        self._check_open()
         try:
             self.stop_faults()
             self.judge.check_liveness(liveness)
@@ -481,7 +521,8 @@ class SimCluster:
             raise Violation("linearizability", str(found))
 
     def close(self) -> None:
-        """End every thread of the simulation."""
+        """End every thread of the simulation; then nothing of it can be used.  Idempotent."""
+        self._is_closed = True
         with one_cpu():
             for server in self.servers.values():
                 self.scheduler.unhold(("freeze", server.id))
@@ -503,12 +544,17 @@ class SimCluster:
     # -- inside ----------------------------------------------------------------------------------
 
     def _server(self, server: SimServer | str) -> SimServer:
-        if isinstance(server, SimServer):
+        self._check_open()
+        if isinstance(server, SimServer) and self.servers.get(server.id) is server:
             return server
-        found = self.servers.get(server)
+        found = self.servers.get(server) if isinstance(server, str) else None
         if found is None:
             raise ConfigError(f"there is no server {server!r}: there are {', '.join(self.servers)}")
         return found
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise SimulationError("the cluster was closed: make another one")
 
     def _bootstrap(self, server: SimServer) -> None:
         runtime = SimRuntime(self.scheduler, Group(f"{server.id}-bootstrap"), server.clock)
@@ -634,36 +680,3 @@ class SimCluster:
                 f"seed {self.seed}, policy {self.scheduler.policy!r}\n{self.describe()}\nlatest events:\n"
                 + "\n".join(latest)
             )
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int)
-
-
-def _check_arguments(servers: int, seed: int, fsm: Any, faults: Sequence[Fault] | None) -> None:
-    if isinstance(servers, bool) or not _is_int(servers) or servers < 1:
-        raise ConfigError(f"servers={servers!r} is not a number of servers: use for example 5")
-    if isinstance(seed, bool) or not _is_int(seed):
-        raise ConfigError(f"seed={seed!r} is not a whole number")
-    for fault in faults or ():
-        if not isinstance(fault, Fault):
-            raise ConfigError(
-                f"{fault!r} is not a Fault: use instances of the classes in pyraft.testing.faults"
-            )
-    check_fsm_factory(fsm)
-
-
-def check_fsm_factory(fsm: Any) -> None:
-    """Refuse what makes no state machine.
-
-    Raises:
-        ConfigError: ``fsm()`` fails, or gives something else.
-    """
-    try:
-        made = fsm()
-    except Exception as error:
-        raise ConfigError(
-            f"fsm={fsm!r} cannot be built: {error!r}; it must be callable without arguments"
-        ) from error
-    if not isinstance(made, FSM):
-        raise ConfigError(f"fsm={fsm!r} made {made!r}, which is not an instance of a subclass of pyraft.FSM")

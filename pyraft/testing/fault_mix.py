@@ -123,6 +123,8 @@ def draw_faults(rng: random.Random, profile: str | None = None) -> list[Fault]:
     Raises:
         ConfigError: there is no such profile.
     """
+    if not isinstance(rng, random.Random):
+        raise ConfigError(f"rng={rng!r} is not a random.Random: use for example random.Random(7)")
     if profile is None:
         profile = rng.choice(list(PROFILES))
     if profile not in PROFILES:

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
 
+from ..errors import ConfigError
+from .arguments import check_count
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -72,15 +75,39 @@ def check_linearizable(
     Leave out operations that certainly did not happen, and reads without an answer.
 
     Raises:
+        ConfigError: the arguments make no sense.
         Undecided: a key took more than ``budget`` steps.
     """
+    operations_seen = _checked_history(history)
+    _check_model(model)
+    check_count("budget", budget, 2_000_000)
     by_key: dict[Hashable, list[Operation]] = {}
-    for operation in history:
+    for operation in operations_seen:
         by_key.setdefault(operation.key, []).append(operation)
     for key, operations in by_key.items():
         if not _Search(operations, model, budget).succeeds():
             return NotLinearizable(key, operations)
     return None
+
+
+def _checked_history(history: Any) -> list[Operation]:
+    if not isinstance(history, Iterable):
+        raise ConfigError(f"history={history!r} is not a list of Operation: pass for example cluster.history")
+    operations = list(history)
+    for number, operation in enumerate(operations):
+        if not isinstance(operation, Operation):
+            raise ConfigError(f"history[{number}]={operation!r} is not an Operation")
+        if not operation.call <= operation.returned:
+            raise ConfigError(f"history[{number}]={operation!r} returned before it was called")
+    return operations
+
+
+def _check_model(model: Any) -> None:
+    if isinstance(model, type):
+        raise ConfigError(f"model={model!r} is a class: pass an instance")
+    for method in ("initial", "step"):
+        if not callable(getattr(model, method, None)):
+            raise ConfigError(f"model={model!r} has no {method}(): see pyraft.testing.Model")
 
 
 class _Node:

@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 from ..config import Config
 from ..errors import ConfigError
 from ..fsm import FSM
-from .cluster import SimCluster, check_fsm_factory
+from .arguments import check_fsm_factory
+from .cluster import SimCluster
 from .fault_mix import EXPERIMENTS, KINDS, draw_faults
 from .faults import Fault
 from .invariants import Violation

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Container, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NotAppliedError, NotLeaderError, RaftError, RaftShutdownError, TransportError
 from ..futures import ApplyFuture
+from .arguments import check_command
 from .linearizability import Operation
 from .sim_kv import CommandRefused, draw_operation, encode_command
 from .sim_runtime import Group, SimSignal
@@ -220,7 +222,7 @@ class KvClient:
 
 
 class CommandClient(KvClient):
-    """Sends commands of the user's own; nobody judges what their answers say."""
+    """Sends commands of the user's own, and writes down what it saw in ``SimCluster.commands``."""
 
     def __init__(
         self,
@@ -236,4 +238,13 @@ class CommandClient(KvClient):
         super().__init__(cluster, name, rate, 1, burst, left_out)
 
     def _ask(self, target: str, wanted: list[tuple[int, int]]) -> None:
-        self._submit(target, [self._draw_command(self._stream("client", number)) for number, _ in wanted])
+        commands = [self._draw_command(self._stream("client", number)) for number, _ in wanted]
+        for command in commands:
+            check_command(command)
+        for outcome in self._submit(target, commands):
+            asked = Operation(self._name, None, outcome.command, None, outcome.asked_at)
+            if outcome.error is None:
+                asked = replace(asked, output=outcome.value, returned=outcome.answered_at)
+            elif outcome.certain:
+                continue  # it was not applied, or changed nothing
+            self._cluster.commands.append(asked)
