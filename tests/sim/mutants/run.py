@@ -31,7 +31,7 @@ from .planting import PROJECT, copy_library, library_digest
 
 SECONDS = 10.0  # virtual, for each seed
 HANG = 90.0  # real seconds without a word from a worker
-_ROUNDS = (0, 20, 60, 200, 600, 2000)
+_ROUNDS = (0, 5, 20, 60, 200, 600, 2000)
 _WORKER = Path(__file__).with_name("worker.py")
 
 
@@ -109,12 +109,19 @@ class Runner:
         with tempfile.TemporaryDirectory(prefix="pyraft-mutants-") as folder:
             self._folder = Path(folder)
             copy_library(self._folder / "original")
+            self._check_the_original()
             for name, mutant in self._mutants.items():
                 copy_library(self._folder / name, mutant)
             for first, end in pairwise(_ROUNDS):
                 end = min(end, self._most_seeds)
                 if first < end:
                     self._round(end)
+
+    def _check_the_original(self) -> None:
+        """Raise SystemExit unless a worker can run a seed of the library as it is."""
+        for said in self._work("original", "seeds", 0, 1):
+            if said["promise"] and not said["judged"]:
+                raise SystemExit(f"the library cannot be simulated as it is: {said['text']}")
 
     def _round(self, end: int) -> None:
         names = [name for name, r in self.records.items() if r.caught is None and r.tried < end]

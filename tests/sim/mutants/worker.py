@@ -33,12 +33,18 @@ def run_seeds(first: int, end: int, seconds: float) -> None:
         failure = result.failure
         _say(
             seed=seed,
-            promise=result.promise,
+            promise=_promise(failure),
             judged=isinstance(failure, _JUDGED),
             text="" if failure is None else str(failure).split("\n")[0][:200],
         )
         if failure is not None:
             return
+
+
+def _promise(failure: Exception | None) -> str:
+    if failure is None:
+        return ""
+    return failure.promise if isinstance(failure, Violation) else type(failure).__name__
 
 
 def run_calm() -> None:
