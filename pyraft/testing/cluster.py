@@ -33,12 +33,12 @@ from ..errors import (
     TransportError,
 )
 from ..fsm import FSM, BatchingFSM
-from ..futures import RaftFuture
 from ..log import Log
 from ..raft import Raft, bootstrap_cluster
 from ..snapshots.discard import DiscardSnapshotStore
 from ..state import RaftState
 from .arguments import check_callable, check_cluster, check_command, check_count, check_rate, check_seconds
+from .error_log import ErrorLog
 from .faults import Fault
 from .invariants import Judge, Violation
 from .linearizability import Operation, check_linearizable
@@ -77,6 +77,7 @@ class SimServer:
         self.fsm: FSM | None = None
         self.boot_error: Exception | None = None
         self.is_frozen = False
+        self.frozen_at = 0.0
         self.is_empty = False  # its disk was wiped: the next start asks the others first
         self.fsm_delay = 0.0
         self.fsm_error: BaseException | None = None
@@ -140,13 +141,14 @@ class SimCluster:
         self.seed = seed
         self.scheduler = Scheduler(seed, policy, preempt_lines)
         self.judge = Judge(self)
+        self._error_log = ErrorLog(self.scheduler, self.judge.logged_error)
+        self._error_log.install()
         self.network = SimNetwork(self.scheduler, [self.judge])
         self.world = SimRuntime(self.scheduler)
         self.history: list[Operation] = []
         self.config = config or Config()
         self.real_seconds = 0.0
         self._make_fsm = fsm
-        self.futures: list[tuple[Group, RaftFuture[Any]]] = []
         self.clients: list[KvClient] = []
         self._faults = list(faults or [])
         self.commands: list[Operation] = []
@@ -290,10 +292,12 @@ class SimCluster:
         self.scheduler.note("power loss" if power_loss else "crash", server.group.name)
         self.judge.crashing(server)
         self.thaw(server)
+        transaction, cut = server.disk.in_flight, server.disk.counts["cut"]
         if power_loss:
             server.disk.lose_power()
         else:
             server.disk.crash()
+        self.judge.scout.crashed(transaction, landed=server.disk.counts["cut"] == cut)
         self.scheduler.kill(server.group)
         if not power_loss:
             self.network.process_died(server.address)
@@ -326,6 +330,7 @@ class SimCluster:
         if raft is None or not server.is_up:
             return
         self.scheduler.note("stop", group.name)
+        self.judge.stopping(server)
         over = SimSignal(self.world)
         server.callers[over] = None
         errors: list[RaftError] = []
@@ -351,7 +356,7 @@ class SimCluster:
     def freeze(self, server: SimServer | str) -> None:
         """Let none of a server's threads run: a stopped process, or a long pause of its machine."""
         server = self._server(server)
-        server.is_frozen = True
+        server.is_frozen, server.frozen_at = True, self.now
         self.scheduler.note("freeze", server.id)
         self.scheduler.hold(("freeze", server.id), lambda task: task.group is server.group)
 
@@ -360,6 +365,7 @@ class SimCluster:
         server = self._server(server)
         if server.is_frozen:
             server.is_frozen = False
+            self.judge.scout.thawed(self.judge.seen(server.id), self.now - server.frozen_at)
             self.scheduler.note("thaw", server.id)
             self.scheduler.unhold(("freeze", server.id))
 
@@ -504,6 +510,8 @@ class SimCluster:
                 self.run(_CALM)
             self.stop_clients()
             self.judge.check_equal_states(liveness)
+            self.judge.timekeeper.check_latency()
+            self.judge.futures.check_all()
             self.check_history()
             self.judge.check_shutdown()
         except BaseException as failure:
@@ -523,6 +531,7 @@ class SimCluster:
     def close(self) -> None:
         """End every thread of the simulation; then nothing of it can be used.  Idempotent."""
         self._is_closed = True
+        self._error_log.remove()
         with one_cpu():
             for server in self.servers.values():
                 self.scheduler.unhold(("freeze", server.id))
@@ -589,6 +598,7 @@ class SimCluster:
             server.boot_error = error
             return
         server.fsm, server.raft = fsm, raft
+        self.judge.watch(server, group, raft)
         server.is_empty = False
         raft.start()
 
@@ -608,7 +618,7 @@ class SimCluster:
             refused, result = self.refusal(log.data), None
             if refused is None or refused.has_applied:
                 result = own_apply(log)
-            self.judge.applied(server, log)
+            self.judge.applied(server, log, result)
             runtime.enter()
             if refused is not None:
                 raise refused
@@ -622,13 +632,14 @@ class SimCluster:
                 refused = [self.refusal(log.data) for log in logs]
                 kept = [log for log, no in zip(logs, refused, strict=True) if no is None or no.has_applied]
                 results = own_apply_batch(kept) if kept else ()
-                for log in logs:
-                    self.judge.applied(server, log)
-                runtime.enter()
                 if len(results) != len(kept):
                     return results  # the library's to complain about
-                answers = {log.index: answer for log, answer in zip(kept, results, strict=True)}
-                return [no or answers[log.index] for log, no in zip(logs, refused, strict=True)]
+                own = {log.index: answer for log, answer in zip(kept, results, strict=True)}
+                answers = [no or own[log.index] for log, no in zip(logs, refused, strict=True)]
+                for log, answer in zip(logs, answers, strict=True):
+                    self.judge.applied(server, log, answer)
+                runtime.enter()
+                return answers
 
             fsm.apply_batch = apply_batch  # type: ignore[method-assign]
         else:

@@ -1,35 +1,47 @@
 """What Raft promises, checked while a simulated cluster runs.
 
 The judge watches from outside: every change of a disk at the moment when it becomes durable,
-every message at the moment when it is sent, every command that an FSM was given, and the state
-that a server publishes.  Each check costs the same however long the run is.
+every message at the moment when it is sent, every command that an FSM was given, every future, and
+what a server publishes, at the first point where another thread could see it.  Each check
+costs the same however long the run is.
 
 | id  | promise                                                    | source                 |
 |-----|------------------------------------------------------------|------------------------|
-| I1  | at most one leader in a term                               | §5.2 Election Safety   |
-| I2  | a leader never drops entries of its log                    | §5.3 Leader Append-Only|
+| I1  | at most one leader in a term, whom a majority voted for    | §5.2 Election Safety   |
+| I2  | a leader only appends, and sends nothing but its own log   | §5.3 Leader Append-Only|
 | I3  | equal index and term: equal logs up to there               | §5.3 Log Matching      |
 | I4  | a leader holds every entry committed before                | §5.4 Leader Completeness|
-| I5  | nobody applies another entry at an index                   | §5.4.3 State Machine Safety |
-| I6  | what is committed is durable on a majority of the voters   | §5.3, §5.4.2           |
-| I7  | terms do not go back; one vote in a term; commit and applied index do not go back | Figure 2 |
-| I8  | what a message promises is durable before it is sent       | Figure 2, persistent state |
+| I5  | an FSM gets what is committed, in order, each entry once   | §5.4.3 State Machine Safety |
+| I6  | leaders commit what is durable on a majority and on their own disk, up to an entry of their term | §5.4.2 |
+| I7  | terms, commit and applied index do not go back; one vote in a term | Figure 2       |
+|     | what was acknowledged in a term is not dropped in it       | §5.3                   |
+| I8  | what a server says, and what it goes by, is durable before | Figure 2, persistent state |
 | I9  | applied <= committed <= log end; the log has no gap        | Figure 2               |
 | I10 | a configuration entry follows a committed one              | dissertation §4.1      |
-| I11 | a success names the entry that holds the caller's command  | §8                     |
+| I11 | a future is done once, and whoever waits for it is woken   | §8                     |
+|     | a success names the command's entry and has the FSM's answer | §8                   |
+|     | what was refused is never committed                        | §8                     |
 | I12 | after shutdown no thread and no future is left             | ARCHITECTURE           |
 | I14 | once the faults end: a leader, equal states, new commands succeed | §5.2, §9.3      |
+| lease | a leader that no majority answers steps down in time     | dissertation §6.4      |
+| campaign | a follower that hears from nobody stands for election | §5.2                   |
+| latency | with nothing wrong, things take a few round trips      | no wake-up is lost     |
+| log | no error is logged that nothing explains                   |                        |
+| stopped | a server stops by itself only for what was done to it  |                        |
+
+Clients' histories are checked for linearizability besides (linearizability.py); the promises about time
+are in punctuality.py, those about futures in future_watch.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from hashlib import blake2b
 from math import inf
-from typing import TYPE_CHECKING, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from ..errors import CorruptStoreError, FSMFailedError, RaftError, StorageError
+from ..futures import ApplyFuture
 from ..log import Log, LogType
 from ..logstore.base import StableStore
 from ..messages import (
@@ -41,14 +53,25 @@ from ..messages import (
     RequestVoteRequest,
     RequestVoteResponse,
 )
+from ..raft import Raft
 from ..rules.election import Ballot, majority
-from ..state import BALLOT_KEY, RaftState, load_ballot
+from ..state import BALLOT_KEY, NodeState, RaftState, load_ballot
+from .future_watch import FutureWatch
+from .punctuality import Timekeeper
+from .scout import Scout
 from .sim_disk import Transaction
+from .sim_runtime import ServerDownError
 
 if TYPE_CHECKING:
     from .cluster import SimCluster, SimServer
+    from .coverage import Coverage
     from .sim_clients import Outcome
     from .sim_runtime import Group
+
+P = ParamSpec("P")
+
+_RESULTS = 4096  # answers of an FSM that are kept for the futures that bring them
+_WAKES_WITHIN = 0.5  # virtual seconds from a future's end until its waiter runs
 
 
 def _undisturbed(method: Callable[Concatenate[Judge, P], None]) -> Callable[Concatenate[Judge, P], None]:
@@ -74,218 +97,317 @@ class Violation(AssertionError):
         self.promise = promise
 
 
-_EMPTY = b""
+class Seen:
+    """What is known of one server, through all its incarnations.
 
-P = ParamSpec("P")
-
-
-def _chain(before: bytes, log: Log) -> bytes:
-    """Identifies a log up to and including ``log``."""
-    return blake2b(before + log.encoded, digest_size=8).digest()
-
-
-class _Seen:
-    """What is known of one server, through all its incarnations."""
+    Attributes:
+        logs: the durable log, by index.  Its end identifies all of it, as long as I3 holds.
+        former: the log before the disk was replaced.
+        ballot: the durable one.
+        acked: (term, index) up to which it has acknowledged entries.
+        led_in: the latest term in which it led.
+        is_damaged: a bit was flipped, and nobody has met it yet.
+        role, term, commit, applied: as the present incarnation publishes them.
+        results: what its FSM answered, by index.
+        stored_unacked: entries are durable that it has not acknowledged yet.
+    """
 
     def __init__(self) -> None:
-        self.chain: list[bytes] = [_EMPTY]  # of the durable log, by index
         self.logs: list[Log] = [Log()]
-        self.former_chain: list[bytes] = []  # before its disk was replaced
+        self.former: list[Log] = []
         self.ballot = Ballot()
-        self.is_damaged = False  # a flipped bit that nobody has met yet
-        self.commit = 0  # of the present incarnation
+        self.acked = (0, 0)
+        self.led_in = 0
+        self.is_damaged = False
+        self.begin()
+
+    def begin(self) -> None:
+        """A new incarnation: what is not durable begins anew."""
+        self.role = RaftState.FOLLOWER
+        self.term = 0
+        self.commit = 0
         self.applied = 0
-        self.led_in = 0  # the latest term in which it was seen to lead
+        self.results: dict[int, Any] = {}
+        self.stored_unacked = False
+        self.wrote_for = 0.0  # seconds that its latest write as a leader took
+
+    def holds(self, index: int, term: int) -> bool:
+        """Whether that entry, and so all before it, is on its disk or was on the one before."""
+        return any(index < len(logs) and logs[index].term == term for logs in (self.logs, self.former))
+
+
+class _Reign:
+    """One leadership: who, and the log it began with."""
+
+    __slots__ = ("leader", "term", "terms")
+
+    def __init__(self, leader: str, term: int, logs: list[Log]) -> None:
+        self.leader = leader
+        self.term = term
+        self.terms = [log.term for log in logs]  # of the entries, by index
+
+    def holds(self, index: int, term: int) -> bool:
+        """Whether the leader's log has an entry of ``term`` at ``index``."""
+        return term == self.term or (index < len(self.terms) and self.terms[index] == term)
 
 
 class Judge:
     """Watches a cluster.  A violation stops the simulation.
 
     Attributes:
-        committed: chain and term of every committed entry, by index; first writer wins.
-        coverage: situations that were reached, and how often.
+        committed: every committed entry, by index; first writer wins.
+        calm_since: from this instant on nothing is wrong any more, so commands must succeed.
+        scout: counts the situations that were reached.
+        futures: those that were given to callers.
     """
 
     def __init__(self, cluster: SimCluster) -> None:
         self._cluster = cluster
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[str, Seen] = {}
         self._leaders: dict[int, str] = {}
+        self._reigns: dict[int, _Reign] = {}
+        self._last_term = 0  # of a leader
         self._votes: dict[tuple[int, str], dict[str, None]] = {}  # (term, candidate) -> voters
-        self.calm_since = inf  # from this instant on nothing is wrong any more: commands must succeed
-        self._logs: dict[tuple[int, int], bytes] = {}  # (index, term) -> chain
-        self.committed: list[tuple[bytes, int]] = [(_EMPTY, 0)]
-        self._entries: dict[int, Log] = {}  # the committed entries
-        self.coverage: dict[str, int] = {}
+        self._logs: dict[tuple[int, int], tuple[bytes, int]] = {}  # (index, term) -> bytes, term before
+        self.committed: list[Log] = [Log()]
+        self._committed_in: list[int] = [0]  # in which leader's term, by index
+        self._places: dict[bytes, int] = {}  # of committed commands
+        self._refused: dict[bytes, None] = {}  # commands that were in nobody's log
+        self._open: dict[bytes, None] = {}  # commands whose client does not know
+        self.calm_since = inf
+        self.scout = Scout(cluster)
+        self.futures = FutureWatch(cluster, self._broken)
+        self.timekeeper = Timekeeper(cluster, self._broken)
 
-    # -- what the cluster tells ------------------------------------------------------------------
+    @property
+    def coverage(self) -> Coverage:
+        """How often each situation was reached."""
+        return self.scout.coverage
+
+    def seen(self, server: str) -> Seen:
+        """What is known of the server."""
+        seen = self._seen.get(server)
+        if seen is None:
+            seen = self._seen[server] = Seen()
+        return seen
+
+    # -- lives and deaths --------------------------------------------------------------------------
 
     @_undisturbed
     def starting(self, server: SimServer) -> None:
-        """A new incarnation begins: commit and applied index begin anew."""
-        seen = self._of(server.id)
-        seen.commit = seen.applied = 0
+        """A new incarnation begins."""
+        self.seen(server.id).begin()
+        self.timekeeper.sign_of_life(server.id)
+
+    def watch(self, server: SimServer, group: Group, raft: Raft) -> None:
+        """Look at what an incarnation publishes whenever one of its threads could be switched out."""
+        state: NodeState = raft._state
+        role: RaftState | None = None
+        ballot: Ballot | None = None
+        commit = 0
+
+        def look() -> None:
+            nonlocal role, ballot, commit
+            if state.commit_index != commit or state.role is not role or state.ballot is not ballot:
+                commit, role, ballot = state.commit_index, state.role, state.ballot
+                self._published(server, raft, role, ballot, commit)
+
+        group.watch = look
 
     @_undisturbed
     def crashing(self, server: SimServer) -> None:
         """An incarnation is about to die."""
         self.check_failure(server)
-        self._look(server)
-        if server.raft is not None and server.raft.state is RaftState.LEADER:
-            self._reached("leader crashed")
-        if server.disk.in_flight is not None:
-            self._reached("crash with a commit in flight")
+        self.futures.ended(server.group)
+        self.scout.crashing(server, self.seen(server.id))
+        self.timekeeper.died(server)
+
+    def stopping(self, server: SimServer) -> None:
+        """An incarnation is asked to end in good order."""
+        self.scout.stopping(self.seen(server.id), self.futures.pending(server.group))
 
     def damaged(self, server: str) -> None:
         """A record on the server's disk is not what it was."""
-        self._of(server).is_damaged = True
+        self.seen(server).is_damaged = True
 
     def holds_its_past(self, server: SimServer) -> bool:
         """Whether everything that the server ever promised is on its disk, or made up for."""
-        seen = self._of(server.id)
+        seen = self.seen(server.id)
         return not seen.is_damaged and seen.ballot.newborn is None and seen.ballot.term > 0
 
     @_undisturbed
     def disk_wiped(self, server: str) -> None:
         """Its disk is empty now; what it held still counts as having been on a majority."""
-        for other in self._cluster.servers.values():
-            self._look(other)
-        former = self._of(server).chain
-        self._seen[server] = _Seen()
-        self._seen[server].former_chain = former
-        self._reached("disk wiped")
+        former = self.seen(server).logs
+        self._seen[server] = Seen()
+        self._seen[server].former = former
+        self.scout.reached("disk wiped")
+
+    # -- what a server publishes -------------------------------------------------------------------
+
+    @_undisturbed
+    def _published(self, server: SimServer, raft: Raft, role: RaftState, ballot: Ballot, commit: int) -> None:
+        """I1, I4 to I9: role, ballot or commit index have changed."""
+        seen = self.seen(server.id)
+        if ballot != seen.ballot:
+            self._broken("I8", f"{server.id} goes by {ballot}, and its disk says {seen.ballot}")
+        seen.term = ballot.term
+        if role is not seen.role:
+            seen.wrote_for = raft._node.context.metrics.log_write_seconds
+            self.scout.role_changed(server, seen, role, self.timekeeper.silence(server.id))
+            seen.role = role
+            self.timekeeper.sign_of_life(server.id)
+            if role is RaftState.LEADER:
+                self._elected(server, seen, ballot.term)
+            elif role is RaftState.SHUTDOWN:
+                self.timekeeper.gave_up(server)
+        if commit != seen.commit:
+            self._commits(server, seen, raft, commit)
+
+    def _elected(self, server: SimServer, seen: Seen, term: int) -> None:
+        first = self._leaders.setdefault(term, server.id)
+        if first != server.id:
+            self._broken("I1", f"{first} and {server.id} both lead term {term}")
+        elif term in self._reigns:
+            self._broken("I1", f"{server.id} was elected in term {term} twice")
+        voters = self._votes.get((term, server.id), {})
+        if len(voters) < majority(len(self._cluster.configuration.voters)):
+            self._broken("I1", f"{server.id} leads term {term}, and only {list(voters)} voted for it")
+        last = len(self.committed) - 1
+        while last and self._committed_in[last] >= term:
+            last -= 1
+        if not seen.holds(last, self.committed[last].term):
+            self._broken("I4", f"{server.id} leads term {term} without entry {last}, which is committed")
+        seen.led_in = term
+        self._last_term = max(self._last_term, term)
+        self._reigns[term] = _Reign(server.id, term, seen.logs)
+        self.timekeeper.elected(server.id)
+        others = [self.seen(s.id) for s in self._cluster.servers.values() if s is not server and s.is_up]
+        self.scout.elected(seen, others, len(self.committed))
+
+    def _commits(self, server: SimServer, seen: Seen, raft: Raft, commit: int) -> None:
+        if commit < seen.commit:
+            self._broken("I7", f"{server.id} takes its commit index back from {seen.commit} to {commit}")
+        if commit >= len(seen.logs):
+            end = len(seen.logs) - 1
+            self._broken("I9", f"{server.id} commits entry {commit}, and its disk ends at {end}")
+            return
+        if raft.applied_index > commit:
+            self._broken(
+                "I9", f"{server.id} applied entry {raft.applied_index} and knows {commit} as committed"
+            )
+        if seen.role is RaftState.LEADER:
+            self._leader_commits(server, seen, commit)
+        if commit >= len(self.committed):
+            self._broken("I6", f"{server.id} commits entry {commit}, which no leader has committed")
+        elif seen.logs[commit].term != self.committed[commit].term:
+            self._broken("I5", f"{server.id} commits another entry {commit} than somebody did before")
+        seen.commit = commit
+
+    def _leader_commits(self, server: SimServer, seen: Seen, commit: int) -> None:
+        """I6: an entry of its own term, which is on enough disks."""
+        entry, term = seen.logs[commit], seen.led_in
+        if entry.term != term:
+            self._broken(
+                "I6",
+                f"{server.id} leads term {term} and commits entry {commit} of term {entry.term} by counting",
+            )
+        voters = self._cluster.configuration.voters
+        holders = sum(self.seen(voter.id).holds(commit, entry.term) for voter in voters)
+        if holders < majority(len(voters)):
+            self._broken("I6", f"{server.id} commits entry {commit}, which is on {holders} disks only")
+        later = self._reigns[self._last_term]
+        if later.term > term and not later.holds(commit, entry.term):
+            self._broken(
+                "I4",
+                f"{server.id} of term {term} commits entry {commit}, which {later.leader} of {later.term} lacks",
+            )
+        for index in range(len(self.committed), commit + 1):
+            log = seen.logs[index]
+            self.committed.append(log)
+            self._committed_in.append(term)
+            self._places[log.data] = index
+            if log.data in self._refused:
+                self._broken("I11", f"{log.data!r} was refused, and is committed as entry {index}")
+            if log.data in self._open:
+                self.scout.reached("unknown outcome, applied")
+        self.scout.committed(holders, len(voters))
+
+    # -- disks -------------------------------------------------------------------------------------
 
     @_undisturbed
     def disk_changed(self, server: str, transaction: Transaction) -> None:
         """I2, I3, I7, I9: the log and the ballot on a disk have changed."""
-        self._disk_changed(self._cluster.servers[server], transaction)
-
-    def _disk_changed(self, server: SimServer, transaction: Transaction) -> None:
-        seen = self._of(server.id)
+        owner, seen = self._cluster.servers[server], self.seen(server)
         if transaction.delete is not None:
             first, _ = transaction.delete
-            if first <= len(seen.chain) - 1:
-                self._suffix_dropped(server, seen, first)
+            if first < len(seen.logs):
+                self._suffix_dropped(owner, seen, first)
         for log in transaction.logs:
-            self._appended(server, seen, log)
+            self._appended(owner, seen, log)
         for key, _ in transaction.values:
             if key == BALLOT_KEY:
-                self._voted(server.id, seen, load_ballot(_Values(transaction)))
+                self._voted(server, seen, load_ballot(_Values(transaction)))
+        if transaction.logs:
+            seen.stored_unacked = True
+            everybody = [self.seen(voter.id) for voter in self._cluster.configuration.voters]
+            self.scout.stored(seen, everybody, len(self.committed))
 
-    @_undisturbed
-    def applied(self, server: SimServer, log: Log) -> None:
-        """I5: an FSM was given ``log``."""
-        self._look(server)
-        seen = self._of(server.id)
-        if log.index <= seen.applied:
-            self._broken("I5", f"{server.id} applied entry {log.index} after entry {seen.applied}")
-        for index in range(seen.applied + 1, log.index):
-            skipped = self._entries.get(index)
-            if skipped is not None and skipped.type is LogType.COMMAND:
-                self._broken("I5", f"{server.id} applied entry {log.index} and never entry {index}")
-        seen.applied = log.index
-        expected = self._entries.get(log.index)
-        if expected is None:
-            self._broken("I5", f"{server.id} applied entry {log.index}, which nobody has committed")
-        elif expected.encoded != log.encoded:
-            self._broken("I5", f"{server.id} applied {log!r} where {expected!r} is committed")
-
-    @_undisturbed
-    def answered(self, outcome: Outcome) -> None:
-        """I11: a client was told that its command was applied at an index.  I14: it was told something."""
-        command = outcome.command
-        if outcome.asked_at >= self.calm_since and type(outcome.error) is TimeoutError:
-            self._broken("I14", f"nothing is wrong, but {command!r} got no answer: {outcome.error}")
-        if outcome.error is not None or not outcome.index:
-            return
-        entry = self._entries.get(outcome.index)
-        if entry is None or entry.data != command:
+    def _suffix_dropped(self, server: SimServer, seen: Seen, first: int) -> None:
+        self.scout.reached("uncommitted suffix replaced")
+        if seen.role is RaftState.LEADER and server.is_up:
+            self._broken("I2", f"{server.id} drops entries from {first} on while it leads term {seen.led_in}")
+        if first < len(self.committed) and seen.logs[first].term == self.committed[first].term:
+            self._broken("I4", f"{server.id} drops entry {first}, which is committed")
+        term, last = seen.acked
+        if first <= last and term == seen.ballot.term:
             self._broken(
-                "I11", f"a client's {command!r} was answered as entry {outcome.index}, which is {entry!r}"
+                "I7",
+                f"{server.id} drops entries from {first} on, and acknowledged {last} in the same term {term}",
+            )
+        del seen.logs[first:]
+
+    def _appended(self, server: SimServer, seen: Seen, log: Log) -> None:
+        index, term = log.index, log.term
+        if index > len(seen.logs):
+            self._broken("I9", f"{server.id} stores entry {index} after entry {len(seen.logs) - 1}: a gap")
+            return
+        if index < len(seen.logs):
+            self._suffix_dropped(server, seen, index)
+        before = seen.logs[-1].term
+        if term < before:
+            self._broken("I3", f"{server.id} stores entry {index} of term {term} after one of term {before}")
+        if term > seen.ballot.term:
+            self._broken("I8", f"{server.id} stores entry {index} of term {term}; disk: {seen.ballot}")
+        if seen.role is RaftState.LEADER and term != seen.led_in and server.is_up:
+            self._broken("I2", f"{server.id} leads term {seen.led_in} and appends an entry of term {term}")
+        if log.type is LogType.CONFIGURATION:
+            self._configured(server, seen, log)
+        self._known(server, log, before)
+        seen.logs.append(log)
+        if index < len(self.committed) and self.committed[index].term != term:
+            # Not wrong by itself: such a server just cannot win.  Commit checks do the rest.
+            self.scout.reached("stale entry stored at a committed index")
+
+    def _known(self, server: SimServer, log: Log, before: int) -> None:
+        """I3: index and term decide the entry, and the term of the one before it, and so on."""
+        known = self._logs.get((log.index, log.term))
+        if known is None:
+            self._logs[log.index, log.term] = (log.encoded, before)
+        elif known[1] != before or known[0] != log.encoded:
+            self._broken(
+                "I3", f"{server.id} has another log up to entry {log.index} of term {log.term} than others"
             )
 
-    # -- the network -----------------------------------------------------------------------------
-
-    @_undisturbed
-    def request_sent(self, src: str, dst: str, request: AnyRequest) -> None:
-        """I1, I4, I6, I8: a server speaks."""
-        server = self._at(src)
-        self._look(server)
-        if isinstance(request, AppendEntriesRequest):
-            self._leads(server, request.term)
-            if request.leader_commit_index:
-                self._on_majority(server, request.leader_commit_index)
-        elif isinstance(request, InstallSnapshotRequest):
-            self._leads(server, request.term)
-        elif isinstance(request, RequestVoteRequest):
-            ballot = self._of(server.id).ballot
-            if ballot.term < request.term or (ballot.term == request.term and ballot.voted_for != server.id):
+    def _configured(self, server: SimServer, seen: Seen, log: Log) -> None:
+        """I10: the configuration before is committed."""
+        for index in range(len(seen.logs) - 1, len(self.committed) - 1, -1):
+            if seen.logs[index].type is LogType.CONFIGURATION:
                 self._broken(
-                    "I8", f"{server.id} asks for votes in term {request.term}, but its disk says {ballot}"
+                    "I10", f"{server.id} stores configuration {log.index} before {index} is committed"
                 )
 
-    @_undisturbed
-    def response_sent(self, src: str, dst: str, request: AnyRequest, response: AnyResponse) -> None:
-        """I8: what an answer promises must be on disk."""
-        server = self._at(src)
-        self._look(server)
-        seen = self._of(server.id)
-        if isinstance(response, RequestVoteResponse) and isinstance(request, RequestVoteRequest):
-            candidate, ballot = request.header.id, seen.ballot
-            holds = ballot.term == request.term and ballot.voted_for == candidate
-            # A vote may be answered late, after the voter has moved on to a later term.
-            if response.granted and not holds and ballot.term <= request.term:
-                self._broken("I8", f"{server.id} grants {candidate} term {request.term}; disk: {ballot}")
-        if isinstance(response, AppendEntriesResponse) and isinstance(request, AppendEntriesRequest):
-            if response.term > seen.ballot.term:
-                self._broken("I8", f"{server.id} answers in term {response.term}; disk: {seen.ballot}")
-            if response.success and request.entries:
-                self._acknowledged(server, seen, request)
-
-    def _acknowledged(self, server: SimServer, seen: _Seen, request: AppendEntriesRequest) -> None:
-        last = request.entries[-1]
-        holds = last.index < len(seen.chain) and seen.logs[last.index].term == last.term
-        if not holds and seen.ballot.term <= request.term:
-            self._broken(
-                "I8",
-                f"{server.id} acknowledged entry {last.index} of term {last.term}, and its disk ends at "
-                f"{len(seen.chain) - 1} with terms {[log.term for log in seen.logs[-3:]]}",
-            )
-
-    # -- inside ----------------------------------------------------------------------------------
-
-    def _suffix_dropped(self, server: SimServer, seen: _Seen, first: int) -> None:
-        self._reached("uncommitted suffix replaced")
-        raft = server.raft
-        if raft is not None and server.is_up and raft.state is RaftState.LEADER:
-            self._broken("I2", f"{server.id} drops entries from {first} on while it leads term {raft.term}")
-        if first < len(self.committed) and seen.chain[first] == self.committed[first][0]:
-            self._broken("I4", f"{server.id} drops entry {first}, which is committed")
-        del seen.chain[first:], seen.logs[first:]
-
-    def _appended(self, server: SimServer, seen: _Seen, log: Log) -> None:
-        index, term = log.index, log.term
-        if index > len(seen.chain):
-            self._broken("I9", f"{server.id} stores entry {index} after entry {len(seen.chain) - 1}: a gap")
-            return
-        del seen.chain[index:], seen.logs[index:]
-        if term < seen.logs[-1].term:
-            self._broken(
-                "I3",
-                f"{server.id} stores entry {index} of term {term} after one of term {seen.logs[-1].term}",
-            )
-        chain = _chain(seen.chain[-1], log)
-        known = self._logs.setdefault((index, term), chain)
-        if known != chain:
-            self._broken(
-                "I3", f"{server.id} stores another log up to entry {index} of term {term} than others did"
-            )
-        seen.chain.append(chain)
-        seen.logs.append(log)
-        if index < len(self.committed) and self.committed[index][0] != chain:
-            # Not yet wrong by itself: such a server just cannot win. Commit checks do the rest.
-            self._reached("stale entry stored at a committed index")
-
-    def _voted(self, server: str, seen: _Seen, ballot: Ballot) -> None:
+    def _voted(self, server: str, seen: Seen, ballot: Ballot) -> None:
         before = seen.ballot
         if ballot.term < before.term:
             self._broken("I7", f"{server} goes back from term {before.term} to {ballot.term}")
@@ -293,84 +415,166 @@ class Judge:
             self._broken("I7", f"{server} changes its vote of term {ballot.term} from {before.voted_for}")
         if ballot.voted_for is not None:
             self._votes.setdefault((ballot.term, ballot.voted_for), {})[server] = None
+        self.scout.voted(ballot, before)
         seen.ballot = ballot
 
-    def _leads(self, server: SimServer, term: int) -> None:
-        first = self._leaders.setdefault(term, server.id)
-        if first != server.id:
-            self._broken("I1", f"{first} and {server.id} both lead term {term}")
-        seen = self._of(server.id)
-        if term <= seen.led_in:
-            return
-        seen.led_in = term
-        self._reached("leader elected")
-        voters = self._votes.get((term, server.id), {})
-        if len(voters) < majority(len(self._cluster.configuration.voters)):
-            self._broken("I1", f"{server.id} leads term {term}, and only {list(voters)} voted for it")
-        last = len(self.committed) - 1
-        while last and self.committed[last][1] >= term:
-            last -= 1
-        if last and (last >= len(seen.chain) or seen.chain[last] != self.committed[last][0]):
-            self._broken("I4", f"{server.id} leads term {term} without entry {last}, which is committed")
+    # -- state machines and callers ----------------------------------------------------------------
 
-    def _look(self, server: SimServer) -> None:
-        """I5, I6, I7, I9: take in what the server publishes."""
-        raft = server.raft
-        if raft is None or not server.is_up:
+    @_undisturbed
+    def applied(self, server: SimServer, log: Log, result: Any) -> None:
+        """I5: an FSM was given ``log`` and answered ``result``."""
+        seen, index = self.seen(server.id), log.index
+        if index <= seen.applied:
+            self._broken("I5", f"{server.id} applied entry {index} after entry {seen.applied}")
+        for skipped in self.committed[seen.applied + 1 : index]:
+            if skipped.type is LogType.COMMAND:
+                self._broken("I5", f"{server.id} applied entry {index} and never entry {skipped.index}")
+        seen.applied = index
+        seen.results[index] = result
+        if len(seen.results) > _RESULTS:
+            del seen.results[next(iter(seen.results))]
+        if index > seen.commit:
+            self._broken("I9", f"{server.id} applied entry {index} and knows {seen.commit} as committed")
+        expected = self.committed[index] if index < len(self.committed) else None
+        if expected is None:
+            self._broken("I5", f"{server.id} applied entry {index}, which nobody has committed")
+        elif expected.encoded != log.encoded:
+            self._broken("I5", f"{server.id} applied {log!r} where {expected!r} is committed")
+        self.scout.applying(seen.commit, index)
+
+    @_undisturbed
+    def asked(self, server: SimServer, group: Group, command: bytes, future: ApplyFuture) -> None:
+        """A caller was given ``future``."""
+        self.futures.made(server, group, command, future)
+
+    @_undisturbed
+    def woken(self, server: SimServer, outcome: Outcome, waited_since: float) -> None:
+        """I11: a caller that waited goes on."""
+        done_at = outcome.answered_at
+        if not done_at:
             return
-        seen, commit = self._of(server.id), raft.commit_index
-        if commit == seen.commit:
-            return
-        if commit < seen.commit:
-            self._broken("I7", f"{server.id} takes its commit index back from {seen.commit} to {commit}")
-        if commit >= len(seen.chain):
+        if self.timekeeper.could_act_for(server.id, max(done_at, waited_since)) > _WAKES_WITHIN:
             self._broken(
-                "I9", f"{server.id} commits entry {commit}, and its disk ends at {len(seen.chain) - 1}"
+                "I11",
+                f"who waited for {outcome.command!r} on {server.id} was not woken when it was done at {done_at:.6f}",
             )
-            return
-        applied = raft.applied_index
-        if applied > commit:
-            self._broken("I9", f"{server.id} applied entry {applied} and knows {commit} as committed")
-        self._extend_committed(server, seen, commit)
-        if seen.chain[commit] != self.committed[commit][0]:
-            self._broken("I5", f"{server.id} commits another entry {commit} than somebody did before")
-        seen.commit = commit
 
-    def _extend_committed(self, server: SimServer, seen: _Seen, commit: int) -> None:
-        known = len(self.committed)
-        if commit < known:
-            return
-        assert server.raft is not None
-        for index in range(known, commit + 1):
-            # Committed in this term or before: a leader of a later term must hold it.
-            self.committed.append((seen.chain[index], server.raft.term))
-            self._entries[index] = seen.logs[index]
-        self._on_majority(server, commit)
+    @_undisturbed
+    def answered(self, outcome: Outcome) -> None:
+        """I14: a client goes on, with an answer or without."""
+        if outcome.asked_at >= self.calm_since and type(outcome.error) is TimeoutError:
+            self._broken("I14", f"nothing is wrong, but {outcome.command!r} got no answer: {outcome.error}")
 
-    def _on_majority(self, server: SimServer, index: int) -> None:
-        """I6: the entry at ``index`` of ``server``'s log is on enough disks."""
-        chain = self._of(server.id).chain[index]
-        voters = self._cluster.configuration.voters
-        holders = 0
-        for voter in voters:
-            seen = self._of(voter.id)
-            holders += any(
-                index < len(theirs) and theirs[index] == chain for theirs in (seen.chain, seen.former_chain)
+    def not_applied(self, command: bytes) -> None:
+        """A client was told that its command, which nobody sends twice, is in nobody's log."""
+        self._refused[command] = None
+        if command in self._places:
+            self._broken("I11", f"{command!r} was refused, and is committed as entry {self._places[command]}")
+
+    def in_doubt(self, command: bytes) -> None:
+        """A client was told that nobody knows about its command."""
+        self._open[command] = None
+
+    def logged_error(self, text: str) -> None:
+        """pyraft says that something went wrong."""
+        self._broken("log", f"an error was logged: {text}")
+
+    # -- messages ----------------------------------------------------------------------------------
+
+    @_undisturbed
+    def request_sent(self, src: str, dst: str, request: AnyRequest) -> None:
+        """I1, I2, I3, I6, I8: a server speaks."""
+        server = self._at(src)
+        seen = self.seen(server.id)
+        if isinstance(request, AppendEntriesRequest):
+            self._entries_sent(server, seen, request)
+        elif isinstance(request, InstallSnapshotRequest):
+            if self._leaders.get(request.term) != server.id:
+                self._broken(
+                    "I1", f"{server.id} sends a snapshot in term {request.term}, which it does not lead"
+                )
+        elif isinstance(request, RequestVoteRequest):
+            ballot = seen.ballot
+            if ballot.term < request.term or (ballot.term == request.term and ballot.voted_for != server.id):
+                self._broken(
+                    "I8", f"{server.id} asks for votes in term {request.term}, but its disk says {ballot}"
+                )
+        self.scout.request_sent(src, dst, seen, request)
+        self.timekeeper.tick()
+
+    def _entries_sent(self, server: SimServer, seen: Seen, request: AppendEntriesRequest) -> None:
+        term, prev, before, entries = (
+            request.term,
+            request.prev_log_entry,
+            request.prev_log_term,
+            request.entries,
+        )
+        reign = self._reigns.get(term)
+        if reign is None or reign.leader != server.id:
+            self._broken("I1", f"{server.id} sends entries of term {term}, which it does not lead")
+            return
+        last, last_term = prev + len(entries), entries[-1].term if entries else before
+        if (prev and not reign.holds(prev, before)) or (last and not reign.holds(last, last_term)):
+            self._broken(
+                "I2", f"{server.id} sends entries {prev}..{last} that its log of term {term} has not got"
             )
-        if holders < majority(len(voters)):
-            self._broken("I6", f"{server.id} calls entry {index} committed, which is on {holders} disks only")
+        for index, log in enumerate(entries, prev + 1):
+            if log.index != index:
+                self._broken("I9", f"{server.id} sends entry {log.index} where {index} should be")
+            self._known(server, log, before)
+            before = log.term
+        if request.leader_commit_index > min(seen.commit, last):
+            self._broken(
+                "I6",
+                f"{server.id} sends the commit index {request.leader_commit_index} with entries up to {last}, and has "
+                f"committed {seen.commit}",
+            )
+
+    @_undisturbed
+    def response_sent(self, src: str, dst: str, request: AnyRequest, response: AnyResponse) -> None:
+        """I8: what an answer promises must be on disk."""
+        server = self._at(src)
+        seen = self.seen(server.id)
+        self.scout.response_sent(src, dst, seen, request, response)
+        if isinstance(response, RequestVoteResponse) and isinstance(request, RequestVoteRequest):
+            candidate, ballot = request.header.id, seen.ballot
+            holds = ballot.term == request.term and ballot.voted_for == candidate
+            # A vote may be answered late, after the voter has moved on to a later term.
+            if response.granted and not holds and ballot.term <= request.term:
+                self._broken("I8", f"{server.id} grants {candidate} term {request.term}; disk: {ballot}")
+            if response.granted and seen.role is RaftState.LEADER and seen.led_in >= request.term:
+                self._broken("I8", f"{server.id} leads term {seen.led_in} and votes for {candidate}")
+        if isinstance(response, AppendEntriesResponse) and isinstance(request, AppendEntriesRequest):
+            if response.term > seen.ballot.term:
+                self._broken("I8", f"{server.id} answers in term {response.term}; disk: {seen.ballot}")
+            if response.success:
+                self._acknowledged(server, seen, request, response)
+        self.timekeeper.response_sent(server.id, self._at(dst).id, request, response)
+
+    def _acknowledged(
+        self, server: SimServer, seen: Seen, request: AppendEntriesRequest, response: AppendEntriesResponse
+    ) -> None:
+        if response.term != request.term:
+            self._broken(
+                "I8", f"{server.id} accepts a request of term {request.term} in term {response.term}"
+            )
+        last, entries = request.prev_log_entry + len(request.entries), request.entries
+        last_term = entries[-1].term if entries else request.prev_log_term
+        holds = last < len(seen.logs) and (not last or seen.logs[last].term == last_term)
+        if not holds and seen.ballot.term <= request.term:
+            self._broken(
+                "I8",
+                f"{server.id} acknowledged entry {last} of term {last_term}, and its disk ends at "
+                f"{len(seen.logs) - 1} with terms {[log.term for log in seen.logs[-3:]]}",
+            )
+        if entries:
+            seen.acked = max(seen.acked, (request.term, last))
+            seen.stored_unacked = False
+
+    # -- inside ------------------------------------------------------------------------------------
 
     def _at(self, address: str) -> SimServer:
         return self._cluster.servers[address.split(":")[0]]
-
-    def _of(self, server: str) -> _Seen:
-        seen = self._seen.get(server)
-        if seen is None:
-            seen = self._seen[server] = _Seen()
-        return seen
-
-    def _reached(self, situation: str) -> None:
-        self.coverage[situation] = self.coverage.get(situation, 0) + 1
 
     def _broken(self, promise: str, what: str) -> None:
         self._cluster.scheduler.fail(Violation(promise, what))
@@ -380,10 +584,13 @@ class Judge:
     def check_failure(self, server: SimServer) -> None:
         """A server may stop by itself only because of what was done to it."""
         failure = server.raft.failure if server.raft is not None else None
-        if failure is None or isinstance(failure, FSMFailedError):
+        if failure is None:
+            return
+        self.scout.stopped_by_itself(failure)
+        if isinstance(failure, FSMFailedError):
             return
         if isinstance(failure, CorruptStoreError):
-            if self._of(server.id).is_damaged:
+            if self.seen(server.id).is_damaged:
                 return
         elif isinstance(failure, StorageError):
             return
@@ -407,8 +614,8 @@ class Judge:
                     leader.raft.barrier(1.0).result(2.0)
                     self.calm_since = cluster.now
                     return
-                except (RaftError, TimeoutError):
-                    pass
+                except (RaftError, TimeoutError, ServerDownError):
+                    pass  # a fault that struck before may still crash somebody
             cluster.run(0.05)
         raise Violation("I14", f"no new command succeeded within {timeout:g} s after the faults ended")
 
@@ -470,9 +677,10 @@ class Judge:
         if left:
             stacks = "\n".join(f"{task.name}\n{task.stack()}" for task in left)
             raise Violation("I12", f"threads are left after the shutdown of {server.id}:\n{stacks}")
-        pending = [future for owner, future in self._cluster.futures if owner is group and not future.done()]
+        pending = self.futures.pending(group)
         if pending:
-            raise Violation("I12", f"{len(pending)} futures are left after the shutdown of {server.id}")
+            raise Violation("I12", f"{pending} futures are left after the shutdown of {server.id}")
+        self.futures.check(group)
 
 
 class _Values(StableStore):

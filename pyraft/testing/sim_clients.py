@@ -18,7 +18,7 @@ from ..futures import ApplyFuture
 from .arguments import check_command
 from .linearizability import Operation
 from .sim_kv import CommandRefused, draw_operation, encode_command
-from .sim_runtime import Group, SimSignal
+from .sim_runtime import SimSignal
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -38,6 +38,7 @@ class Outcome:
         certain: False if it may be applied later although there is an error.
         asked_at: the instant at which ``apply`` was called.
         answered_at: the instant at which its future was done.
+        gave_up: the caller stopped waiting before that.
     """
 
     def __init__(self, command: bytes) -> None:
@@ -48,6 +49,7 @@ class Outcome:
         self.certain = True
         self.asked_at = 0.0
         self.answered_at = 0.0
+        self.gave_up = False
 
     def fail(self, error: BaseException) -> None:
         """Note ``error``, and whether it leaves the outcome open."""
@@ -78,7 +80,7 @@ def submit_all(
         return outcomes
     over = SimSignal(cluster.world)
     server.callers[over] = None
-    work = partial(_ask, cluster, raft, group, outcomes, timeout, over)
+    work = partial(_ask, cluster, server, raft, outcomes, timeout, over)
     cluster.scheduler.spawn(f"user-{server.id}", work, group)
     over.wait(timeout + 1.0)
     server.callers.pop(over, None)
@@ -88,9 +90,15 @@ def submit_all(
 
 
 def _ask(
-    cluster: SimCluster, raft: Raft, group: Group, outcomes: list[Outcome], timeout: float, over: SimSignal
+    cluster: SimCluster,
+    server: SimServer,
+    raft: Raft,
+    outcomes: list[Outcome],
+    timeout: float,
+    over: SimSignal,
 ) -> None:
     """On a thread of the server's process."""
+    group, judge = server.group, cluster.judge
     deadline = cluster.now + timeout
     waiting: list[tuple[Outcome, ApplyFuture]] = []
     for outcome in outcomes:
@@ -101,10 +109,11 @@ def _ask(
         except Exception as error:
             outcome.fail(error)
             continue
-        cluster.futures.append((group, future))
+        judge.asked(server, group, outcome.command, future)
         future.add_done_callback(partial(_note_instant, cluster, outcome))
         waiting.append((outcome, future))
     for outcome, future in waiting:
+        began = cluster.now
         try:
             outcome.value = future.result(max(deadline - cluster.now, 0.0))
             outcome.error = None
@@ -112,11 +121,15 @@ def _ask(
             _note_instant(cluster, outcome, future)
         except Exception as error:
             outcome.fail(error)
+            outcome.gave_up = isinstance(error, TimeoutError) and not future.done()
+        judge.woken(server, outcome, began)
     over.set()
 
 
 def _note_instant(cluster: SimCluster, outcome: Outcome, future: Future[Any]) -> None:
     outcome.answered_at = outcome.answered_at or cluster.now  # callbacks come after those who wait
+    if outcome.gave_up:
+        cluster.judge.scout.reached("answer after the caller gave up")
 
 
 class KvClient:
@@ -200,7 +213,12 @@ class KvClient:
                         self._name, key, operation, outcome.value, outcome.asked_at, outcome.answered_at
                     )
                 )
-            elif not outcome.certain and operation[0] != "get":
+            elif operation[0] == "get":
+                pass  # whether it was applied makes no difference
+            elif isinstance(error, NotAppliedError):
+                cluster.judge.not_applied(outcome.command)
+            elif not outcome.certain:
+                cluster.judge.in_doubt(outcome.command)
                 cluster.history.append(Operation(self._name, key, operation, None, outcome.asked_at))
 
     def _submit(self, target: str, commands: list[bytes]) -> list[Outcome]:

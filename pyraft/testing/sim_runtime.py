@@ -54,13 +54,18 @@ class ServerDownError(SimulationError):
 
 
 class Group:
-    """Tasks that live and die together: one incarnation of one server, or the world outside."""
+    """Tasks that live and die together: one incarnation of one server, or the world outside.
 
-    __slots__ = ("dead", "name")
+    Attributes:
+        watch: called at every switch point of its tasks, before anybody else runs.
+    """
+
+    __slots__ = ("dead", "name", "watch")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.dead = False
+        self.watch: Callable[[], None] | None = None
 
     def check_alive(self) -> None:
         """Raise ServerDownError if it was killed."""
@@ -427,6 +432,9 @@ class Scheduler:
             raise Killed
         self.steps += 1
         self.time += _STEP
+        watch = me.group.watch
+        if watch is not None:
+            watch()
         timers = self._timers
         if timers and timers[0][0] <= self.time:
             self._fire_due()
@@ -453,6 +461,8 @@ class Scheduler:
         if me is not self._driver:
             self.steps += 1
             self.time += _STEP
+            if me.group.watch is not None:
+                me.group.watch()
             self._remove_runnable(me)
         me.waits_in = group
         me.serial += 1
@@ -643,6 +653,7 @@ class SimClock:
     Attributes:
         held_after_read: draws how many seconds a thread that has read this clock is held before
             it can use what it read; None = none.
+        held_until: the instant at which the last of them goes on.
     """
 
     def __init__(self, scheduler: Scheduler, offset: float = 0.0, rate: float = 1.0) -> None:
@@ -652,6 +663,7 @@ class SimClock:
         self.rate = rate
         self.wall_offset = 0.0
         self.held_after_read: Callable[[], float] | None = None
+        self.held_until = 0.0
 
     def read(self) -> float:
         """What it shows now."""
@@ -699,6 +711,7 @@ class SimRuntime(Runtime):
         draw = self.clock.held_after_read
         seconds = draw() if draw is not None and not scheduler.undisturbed else 0.0
         if seconds > 0:
+            self.clock.held_until = max(self.clock.held_until, scheduler.time + seconds)
             scheduler.sleep(seconds)
         else:
             scheduler.switch()

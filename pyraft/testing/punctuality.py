@@ -1,0 +1,258 @@
+"""Whether servers do in time what they must: step down, stand for election, answer.
+
+True virtual time is compared with what servers say and do.  Time in which a server could not act,
+because its threads were held back or its disk wrote, does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..errors import RaftError
+from ..messages import (
+    AnyRequest,
+    AnyResponse,
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    RequestVoteResponse,
+)
+from ..rules.election import majority
+from ..state import RaftState
+
+if TYPE_CHECKING:
+    from .cluster import SimCluster, SimServer
+    from .sim_runtime import Group
+
+_TICK = 0.05  # virtual seconds between two looks; there are none while nobody sends anything
+_SLACK = 0.2  # for two ticks, a clock that runs slow, and threads that others keep waiting
+_SLOWEST_CLOCK = 0.9
+_STOPS_WITHIN = 3.0  # seconds from the moment at which a server gives up until its threads are gone
+
+_ROUNDS = 12  # of the drill
+_LATENCY = 0.02  # on a network and disks that take about a millisecond
+_ATTEMPTS = 5
+
+
+class _Instant:
+    """When something happened, and how long the server had been unable to act until then."""
+
+    __slots__ = ("at", "excused")
+
+    def __init__(self, at: float = 0.0, excused: float = 0.0) -> None:
+        self.at = at
+        self.excused = excused
+
+
+class Timekeeper:
+    """Looks at every server now and then."""
+
+    def __init__(self, cluster: SimCluster, broken: Callable[[str, str], None]) -> None:
+        """``broken`` is told of every promise that does not hold."""
+        self._cluster = cluster
+        self._broken = broken
+        self._excused: dict[str, float] = {}
+        self._was_excused: dict[str, bool] = {}
+        self._signs: dict[str, _Instant] = {}  # of life: reasons not to stand for election yet
+        self._answers: dict[str, dict[str, _Instant]] = {}  # leader -> who answered it in its term
+        self._down: dict[str, tuple[Group, _Instant]] = {}  # who stopped by itself
+        self._due = 0.0
+        self._looked_at = 0.0
+
+    # -- what happens ------------------------------------------------------------------------------
+
+    def sign_of_life(self, server: str) -> None:
+        """The server began, changed its role, or has a reason to wait for a leader."""
+        self._signs[server] = self._instant(server)
+
+    def elected(self, server: str) -> None:
+        """A leader gets one lease to reach its peers."""
+        self._answers[server] = {
+            voter.id: self._instant(server) for voter in self._cluster.configuration.voters
+        }
+
+    def gave_up(self, server: SimServer) -> None:
+        """The server is about to stop."""
+        self._down[server.id] = (server.group, self._instant(server.id))
+
+    def died(self, server: SimServer) -> None:
+        """Its process is gone."""
+        self._look_for_leftovers(server)
+        self._down.pop(server.id, None)
+
+    def response_sent(self, src: str, dst: str, request: AnyRequest, response: AnyResponse) -> None:
+        """``src`` answers ``dst``; both are ids."""
+        if isinstance(response, AppendEntriesResponse) and isinstance(request, AppendEntriesRequest):
+            if response.term == request.term:
+                self.sign_of_life(src)
+                answers = self._answers.get(dst)
+                if answers is not None:
+                    answers[src] = self._instant(dst)
+        elif isinstance(response, RequestVoteResponse) and response.granted:
+            self.sign_of_life(src)
+
+    # -- looking -----------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Look, if it is time to."""
+        now = self._cluster.scheduler.time
+        if now < self._due:
+            return
+        self._due = now + _TICK
+        passed, self._looked_at = now - self._looked_at, now
+        self._cluster.judge.scout.tick(self._cluster.scheduler.is_holding)
+        for server in self._cluster.servers.values():
+            is_excused = server.disk.in_flight is not None or self._is_held(server)
+            if is_excused or self._was_excused.get(server.id):
+                self._excused[server.id] = self._excused.get(server.id, 0.0) + passed
+            self._was_excused[server.id] = is_excused
+            if server.is_up and server.raft is not None:
+                self._look_at(server)
+
+    def silence(self, leader: str) -> float:
+        """For how long ``leader`` has had no answer of a majority, by what it could know."""
+        answers = self._answers.get(leader)
+        if answers is None:
+            return 0.0
+        silences = sorted(
+            0.0 if voter == leader else self._since(leader, instant) for voter, instant in answers.items()
+        )
+        return silences[majority(len(silences)) - 1]
+
+    def could_act_for(self, server: str, since: float) -> float:
+        """Seconds since ``since``; none if the server was held back lately."""
+        if self._was_excused.get(server) or self._cluster.scheduler.is_holding:
+            return 0.0
+        return self._cluster.scheduler.time - since
+
+    def _look_at(self, server: SimServer) -> None:
+        config, id = self._cluster.config, server.id
+        seen = self._cluster.judge.seen(id)
+        if seen.role is RaftState.LEADER:
+            silence = self.silence(id)
+            if silence > config.leader_lease_timeout / _SLOWEST_CLOCK + _SLACK:
+                self._broken(
+                    "lease", f"{id} leads term {seen.led_in}, and no majority answered for {silence:.3f} s"
+                )
+        elif seen.role is RaftState.FOLLOWER and len(seen.logs) > 1 and seen.ballot.newborn is None:
+            idle = self._since(id, self._signs.get(id, _Instant()))
+            if idle > 2 * config.heartbeat_timeout / _SLOWEST_CLOCK + _SLACK:
+                self._broken(
+                    "campaign", f"{id} hears from nobody for {idle:.3f} s and does not stand for election"
+                )
+        elif seen.role is RaftState.SHUTDOWN:
+            self._look_for_leftovers(server)
+
+    def _look_for_leftovers(self, server: SimServer) -> None:
+        """A server that stopped by itself must not leave threads of its own, or futures."""
+        group, down = self._down.get(server.id, (None, None))
+        if group is None or down is None or group is not server.group or group.dead:
+            return
+        slow = server.fsm_delay + self._cluster.config.election_timeout
+        if self._since(server.id, down) < _STOPS_WITHIN + slow:
+            return
+        self._down.pop(server.id)
+        self._cluster.judge.check_stopped(server, group)
+
+    def _is_held(self, server: SimServer) -> bool:
+        scheduler = self._cluster.scheduler
+        if server.clock.held_until > self._looked_at - _TICK:
+            return True
+        return scheduler.is_holding and any(task.holds for task in scheduler.tasks(server.group))
+
+    def _instant(self, server: str) -> _Instant:
+        return _Instant(self._cluster.scheduler.time, self._excused.get(server, 0.0))
+
+    def _since(self, server: str, instant: _Instant) -> float:
+        excused = self._excused.get(server, 0.0) - instant.excused
+        return self._cluster.scheduler.time - instant.at - excused
+
+    # -- the drill ---------------------------------------------------------------------------------
+
+    def check_latency(self) -> None:
+        """Ask for barriers while nothing is wrong at all; each must be through within a few round trips.
+
+        A wake-up that gets lost is made up for by the next event or timer, so it does no lasting
+        harm; it shows only in how long things take.
+        """
+        cluster = self._cluster
+        held_until = max(server.clock.held_until for server in cluster.servers.values())
+        cluster.run(max(held_until - cluster.now, 0.0) + 0.1)
+        before = cluster.network.conditions.jitter
+        cluster.network.conditions.jitter = 0.0
+        for server in cluster.servers.values():
+            server.disk.conditions.commit_time = 0.0002
+        for attempt in range(_ATTEMPTS):
+            if self._drill(cluster.leader(), attempt):
+                cluster.network.conditions.jitter = before
+                return
+        self._broken("latency", "nothing is wrong, and no leader keeps its office for a second")
+        cluster.run(0)
+
+    def _drill(self, leader: SimServer, attempt: int) -> bool:
+        """Return False if somebody else leads now."""
+        cluster = self._cluster
+        rng = cluster.scheduler.random(f"drill:{attempt}")
+        for _ in range(_ROUNDS):
+            took: list[float] = []
+            errors: list[BaseException] = []
+            count = 1 + int(rng.random() * 6)
+            for _ in range(count):
+                work = partial(self._ask, leader, rng.random() * 0.003, took, errors)
+                cluster.scheduler.spawn(f"drill-{leader.id}", work, leader.group)
+            deadline = cluster.now + 5.0
+            while len(took) + len(errors) < count and cluster.now < deadline:
+                cluster.run(0.002)
+            if leader.raft is None or leader.raft.state is not RaftState.LEADER or errors:
+                return False
+            if len(took) < count or max(took) > _LATENCY:
+                longest = max(took) if len(took) == count else 5.0
+                self._broken(
+                    "latency", f"nothing is wrong, and {leader.id} took {longest:.3f} s for a barrier"
+                )
+            self._check_followers(leader, leader.raft.last_index)
+            cluster.run(rng.choice([0.0, 0.003, 0.02, 0.1]))
+        return True
+
+    def _ask(self, leader: SimServer, after: float, took: list[float], errors: list[BaseException]) -> None:
+        """On a thread of the leader's process."""
+        scheduler, raft = self._cluster.scheduler, leader.raft
+        assert raft is not None
+        scheduler.sleep(after)
+        began = scheduler.time
+        try:
+            raft.barrier(5.0).result(5.0)
+            took.append(scheduler.time - began)
+        except TimeoutError:
+            took.append(5.0)
+        except RaftError as error:
+            errors.append(error)
+
+    def _check_followers(self, leader: SimServer, last: int) -> None:
+        """Entries reach every follower at once, and news of the commit after ``commit_timeout``."""
+        patience = {
+            "last_index": _LATENCY,
+            "applied_index": 2.2 * self._cluster.config.commit_timeout + _LATENCY,
+        }
+        for what, seconds in patience.items():
+            behind = self._behind(what, last)
+            deadline = self._cluster.now + seconds
+            while behind and self._cluster.now < deadline:
+                self._cluster.run(0.002)
+                behind = self._behind(what, last)
+            if leader.raft is None or leader.raft.state is not RaftState.LEADER:
+                return
+            if behind:
+                self._broken(
+                    "latency",
+                    f"nothing is wrong, and the {what} of {', '.join(behind)} is not {last} after {seconds:.3f} s",
+                )
+                self._cluster.run(0)
+
+    def _behind(self, what: str, last: int) -> list[str]:
+        return [
+            server.id
+            for server in self._cluster.servers.values()
+            if server.raft is None or getattr(server.raft, what) < last
+        ]
