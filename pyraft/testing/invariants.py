@@ -107,7 +107,8 @@ class Seen:
         acked: (term, index) up to which it has acknowledged entries.
         led_in: the latest term in which it led.
         is_damaged: a bit was flipped, and nobody has met it yet.
-        role, term, commit, applied: as the present incarnation publishes them.
+        role, goes_by, commit, applied: role, ballot and indexes as the present incarnation publishes
+            them.
         results: what its FSM answered, by index.
         stored_unacked: entries are durable that it has not acknowledged yet.
     """
@@ -124,7 +125,7 @@ class Seen:
     def begin(self) -> None:
         """A new incarnation: what is not durable begins anew."""
         self.role = RaftState.FOLLOWER
-        self.term = 0
+        self.goes_by = Ballot()
         self.commit = 0
         self.applied = 0
         self.results: dict[int, Any] = {}
@@ -249,9 +250,9 @@ class Judge:
     def _published(self, server: SimServer, raft: Raft, role: RaftState, ballot: Ballot, commit: int) -> None:
         """I1, I4 to I9: role, ballot or commit index have changed."""
         seen = self.seen(server.id)
-        if ballot != seen.ballot:
+        if ballot is not seen.goes_by and ballot != seen.ballot:
             self._broken("I8", f"{server.id} goes by {ballot}, and its disk says {seen.ballot}")
-        seen.term = ballot.term
+        seen.goes_by = ballot
         if role is not seen.role:
             seen.wrote_for = raft._node.context.metrics.log_write_seconds
             self.scout.role_changed(server, seen, role, self.timekeeper.silence(server.id))

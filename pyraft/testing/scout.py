@@ -77,7 +77,7 @@ class Scout:
         """``silence``: for how long a leader had no majority."""
         if seen.role is RaftState.LEADER and after is RaftState.FOLLOWER:
             config = self._cluster.config
-            if seen.term > seen.led_in:
+            if seen.goes_by.term > seen.led_in:
                 self.reached("leader stepped down: higher term")
             elif seen.wrote_for >= config.election_timeout * 0.9:
                 self.reached("leader stepped down: slow write")
@@ -202,7 +202,7 @@ class Scout:
             link.outstanding = max(link.outstanding - 1, 0)
             if seen.acked >= (request.term, request.entries[-1].index):
                 self.reached("duplicate entries received")
-        if asker.term > request.term or asker.role is not RaftState.LEADER:
+        if asker.goes_by.term > request.term or asker.role is not RaftState.LEADER:
             self.reached("answer for an ended leadership")
 
     def _vote_refused(self, seen: Seen, request: RequestVoteRequest, response: RequestVoteResponse) -> None:
