@@ -104,7 +104,7 @@ class Timekeeper:
         self._cluster.judge.scout.tick(self._cluster.scheduler.is_holding)
         for server in self._cluster.servers.values():
             is_excused = server.disk.in_flight is not None or self._is_held(server)
-            if is_excused or self._was_excused.get(server.id):
+            if is_excused or self._was_excused.get(server.id) or passed > 2 * _TICK:
                 self._excused[server.id] = self._excused.get(server.id, 0.0) + passed
             self._was_excused[server.id] = is_excused
             if server.is_up and server.raft is not None:
