@@ -20,8 +20,9 @@ from .campaign_report import Progress, summary, unreached
 from .campaign_worker import usable_cpus
 from .options import Options, add_options, read_options
 from .recorder import ReachedStep
-from .replay import replay
+from .replay import replay, story
 from .scenario import Scenario, load_fsm, load_scenario
+from .shrink import shrink
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="run|replay|shrink")
     _add_run(commands)
     _add_replay(commands)
+    _add_shrink(commands)
     given = parser.parse_args(arguments)
     try:
         return int(given.act(given))
@@ -135,6 +137,33 @@ def _add_replay(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _replay(given: argparse.Namespace) -> int:
     result = replay(_given_scenario(given), print, messages=given.messages, until_step=given.until_step)
     return 0 if result.failure is None or isinstance(result.failure, ReachedStep) else 1
+
+
+# -- shrink --------------------------------------------------------------------------------------
+
+
+def _add_shrink(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser("shrink", help="make a run that fails as small as it can be")
+    parser.set_defaults(act=_shrink)
+    _add_what(parser)
+    parser.add_argument("--limit", type=_seconds, default=300.0, metavar="SECONDS", help="real ones (300)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="where the scenario goes (seed-N-small.json)"
+    )
+    parser.add_argument("--rows", type=_count, default=90, help="the longest diagram (90)")
+
+
+def _shrink(given: argparse.Namespace) -> int:
+    scenario = _given_scenario(given)
+    path: Path = given.out or Path(f"seed-{scenario.seed}-small.json")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"{path} cannot be written: there is no folder {path.absolute().parent}")
+    shrunk = shrink(scenario, seconds=given.limit, tell=lambda line: print(line, flush=True))
+    shrunk.scenario.save(path)
+    for line in story(shrunk.scenario, most_rows=given.rows):
+        print(line)
+    print(f"the scenario is in {path}: python -m pyraft.testing replay {path} --messages")
+    return 1
 
 
 def _add_what(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..fsm import FSM
+from .diagram import diagram
 from .recorder import Event, ReachedStep, Recorder
 from .scenario import RunResult, Scenario, run_scenario
 
@@ -35,6 +36,15 @@ def replay(
     for line in ending(result):
         tell(line)
     return result
+
+
+def story(scenario: Scenario, fsm: Callable[[], FSM] | None = None, most_rows: int = 90) -> list[str]:
+    """The run of ``scenario`` as a diagram of who sent what to whom, and how it ended."""
+    recorder = Recorder()
+    result = run_scenario(scenario, fsm, recorder)
+    servers = [f"n{number}" for number in range(1, scenario.servers + 1)]
+    drawn = diagram(servers, recorder.events, result.history, most_rows)
+    return [headline(scenario), *drawn, *ending(result)]
 
 
 def headline(scenario: Scenario) -> str:

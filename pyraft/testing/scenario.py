@@ -27,6 +27,7 @@ from .cluster import SimCluster
 from .fault_mix import EXPERIMENTS, KINDS, draw_faults
 from .faults import Fault
 from .invariants import Violation
+from .linearizability import Operation
 from .recorder import Recorder
 from .sim_kv import KvFsm
 from .sim_policies import POLICIES, CalmPolicy, Policy, draw_policy
@@ -258,6 +259,7 @@ class RunResult:
         events: the latest things that happened: (virtual time, thread, what, ...).
         strikes: (number of the fault, number of the strike) of every strike that happened.
         begun: for each client the number of the latest operation that it began.
+        history: what clients asked and were answered.
     """
 
     scenario: Scenario
@@ -271,6 +273,7 @@ class RunResult:
     events: list[tuple[Any, ...]]
     strikes: list[tuple[int, int]]
     begun: list[int]
+    history: list[Operation]
 
     @property
     def promise(self) -> str:
@@ -353,6 +356,7 @@ def run_scenario(
         events=list(scheduler.events),
         strikes=list(cluster.strikes),
         begun=[client.begun for client in cluster.clients],
+        history=list(cluster.history),
     )
     cluster.close()
     return result
