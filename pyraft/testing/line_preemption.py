@@ -19,6 +19,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..transport import wire
 
 if TYPE_CHECKING:
     from .sim_runtime import Scheduler
@@ -26,9 +27,12 @@ if TYPE_CHECKING:
 _TESTING = str(Path(__file__).parent) + os.sep
 _HOME = str(Path(__file__).parent.parent) + os.sep
 
-_QUIET = (logging.LoggerAdapter.log.__code__, logging.Logger._log.__code__)
+_CACHED = tuple(made.__wrapped__.__code__ for made in vars(wire).values() if hasattr(made, "cache_info"))
+
+_QUIET = (logging.LoggerAdapter.log.__code__, logging.Logger._log.__code__, *_CACHED)
 """Handlers make their texts under locks that the scheduler does not know, and whether they make
-any depends on the level that is set, which must not change the schedule."""
+any depends on the level that is set, which must not change the schedule.  Nor must what this process
+did before: whether a cached function runs at all depends on that."""
 
 
 def is_production(filename: str) -> bool:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import pyraft
+from pyraft.testing import SimCluster
 from pyraft.testing.sim_policies import RandomPolicy
 from pyraft.testing.sim_runtime import Scheduler
+from pyraft.transport import wire
 
 SOURCE = """
 def count(state, times):
@@ -133,3 +135,17 @@ def test_two_simulations_at_once_do_not_meet():
     assert run(2, lambda: count({"count": 0}, 5), 0.5) == alone
     other.sleep(1.0)
     assert state["count"] == 10
+
+
+def test_what_this_process_has_cached_does_not_change_the_schedule():
+    def digest():
+        with SimCluster(servers=3, seed=1, preempt_lines=0.05) as cluster:
+            cluster.run(1)
+            return cluster.scheduler.digest
+
+    warm = digest()
+    for made in vars(wire).values():
+        if hasattr(made, "cache_clear"):
+            made.cache_clear()
+
+    assert digest() == warm
