@@ -333,10 +333,10 @@ def test_a_receiver_that_is_killed_ends_the_snapshot_at_once(make, child):
 def test_a_receiver_that_is_frozen_is_noticed_for_want_of_progress(make, child):
     process = child(SERVE)
     address = process.stdout.readline().strip()
-    outcome = soon(lambda: send(make(), address, ENDLESS, Zeros(), timeout=0.5))
+    outcome = soon(lambda: send(make(), address, ENDLESS, Zeros(), timeout=1.5))
     assert process.stdout.readline() == "began\n"
     process.send_signal(signal.SIGSTOP)
-    assert "took no bytes for 0.5 s" in str(outcome.get(timeout=20))
+    assert "took no bytes for 1.5 s" in str(outcome.get(timeout=20))
 
 
 def test_a_sender_that_is_killed_ends_the_snapshot_at_once(make, child, handler):
