@@ -631,10 +631,15 @@ _APPLYING = [
     Mutant(
         "entry-applied-twice",
         "fsm_runner.py",
-        "            skip = self.applied_index + 1 - logs[0].index\n",
-        "            skip = max(self.applied_index - logs[0].index, 0)\n",
-        "§5.3: each entry is applied once; committed_up_to() may have been faster",
+        "            self._apply(self._fsm_log.read(self.applied_index + 1, last, _READ_BYTES), None)\n",
+        "            self._apply(self._fsm_log.read(max(self.applied_index, 1), last, _READ_BYTES), None)\n",
+        "§5.3: each entry is applied once",
         also=(
+            Edit(
+                "fsm_runner.py",
+                "        if logs[0].index <= self.applied_index:  # committed_up_to() was faster\n",
+                "        if logs[0].index < self.applied_index:\n",
+            ),
             Edit(
                 "fsm_runner.py",
                 "        if logs and logs[0].index != self.applied_index + 1:\n",
@@ -643,11 +648,18 @@ _APPLYING = [
         ),
     ),
     Mutant(
-        "entries-between-not-applied",
+        "entries-of-earlier-terms-not-applied",
         "fsm_runner.py",
         "            self._catch_up(batch.logs[0].index - 1)\n",
         "            self.applied_index = batch.logs[0].index - 1\n",
         "§5.4.3: state machines apply the entries in order, without a gap",
+        also=(
+            Edit(
+                "roles/leader.py",
+                "            node.fsm.committed_up_to(min(commit, self._first_of_term - 1))\n",
+                "            pass\n",
+            ),
+        ),
     ),
     Mutant(
         "restart-applies-from-the-end-of-the-log",
@@ -673,15 +685,10 @@ _APPLYING = [
         "ARCHITECTURE, decision 4: what depends on the server stops it",
     ),
     Mutant(
-        "look-up-target-raised-without-the-second-look",
+        "look-up-marked-as-taken-after-reading",
         "fsm_runner.py",
-        "        if look_up is not None:\n"
-        "            look_up.target = index\n"
-        "            if not look_up.taken:\n"
-        "                return  # it will be read with the new target\n",
-        "        if look_up is not None and not look_up.taken:\n"
-        "            look_up.target = index\n"
-        "            return\n",
+        "                    event.taken = True\n                    self._catch_up(event.target)\n",
+        "                    self._catch_up(event.target)\n                    event.taken = True\n",
         "fsm_runner.py: main writes the target and then looks at taken; the FSM thread the other way round",
         threads=True,
     ),
