@@ -606,15 +606,16 @@ class SimCluster:
         """Let the judge and the faults see the user's state machine; its class stays as it is."""
         own_apply = fsm.apply
 
-        def before() -> None:
+        def before(log: Log) -> None:
             runtime.enter()
+            self.judge.applying(server, log)
             if server.fsm_delay:
                 runtime.sleep(server.fsm_delay)
             if server.fsm_error is not None:
                 raise server.fsm_error
 
         def apply(log: Log) -> Any:
-            before()
+            before(log)
             refused, result = self.refusal(log.data), None
             if refused is None or refused.has_applied:
                 result = own_apply(log)
@@ -628,7 +629,7 @@ class SimCluster:
             own_apply_batch = fsm.apply_batch
 
             def apply_batch(logs: Sequence[Log]) -> Sequence[Any]:
-                before()
+                before(logs[0])
                 refused = [self.refusal(log.data) for log in logs]
                 kept = [log for log, no in zip(logs, refused, strict=True) if no is None or no.has_applied]
                 results = own_apply_batch(kept) if kept else ()

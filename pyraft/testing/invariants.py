@@ -30,7 +30,7 @@ costs the same however long the run is.
 | stopped | a server stops by itself only for what was done to it  |                        |
 
 Clients' histories are checked for linearizability besides (linearizability.py); the promises about time
-are in punctuality.py, those about futures in future_watch.py.
+are in punctuality.py, those about futures in future_watch.py, those about whom to vote for in vote_watch.py.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ from ..messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
     InstallSnapshotRequest,
+    RequestPreVoteRequest,
+    RequestPreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
 )
@@ -61,6 +63,7 @@ from .punctuality import Timekeeper
 from .scout import Scout
 from .sim_disk import Transaction
 from .sim_runtime import ServerDownError
+from .vote_watch import VoteWatch
 
 if TYPE_CHECKING:
     from .cluster import SimCluster, SimServer
@@ -179,6 +182,7 @@ class Judge:
         self.scout = Scout(cluster)
         self.futures = FutureWatch(cluster, self._broken)
         self.timekeeper = Timekeeper(cluster, self._broken)
+        self._vote_watch = VoteWatch(self._broken)
 
     @property
     def coverage(self) -> Coverage:
@@ -382,6 +386,8 @@ class Judge:
             self._broken("I8", f"{server.id} stores entry {index} of term {term}; disk: {seen.ballot}")
         if seen.role is RaftState.LEADER and term != seen.led_in and server.is_up:
             self._broken("I2", f"{server.id} leads term {seen.led_in} and appends an entry of term {term}")
+        if before < term and index > 1 and log.type is not LogType.NOOP:
+            self._broken("I6", f"{server.id} stores {log!r}, and no no-op begins its term (§8)")
         if log.type is LogType.CONFIGURATION:
             self._configured(server, seen, log)
         self._known(server, log, before)
@@ -416,10 +422,17 @@ class Judge:
             self._broken("I7", f"{server} changes its vote of term {ballot.term} from {before.voted_for}")
         if ballot.voted_for is not None:
             self._votes.setdefault((ballot.term, ballot.voted_for), {})[server] = None
+        self._vote_watch.saved(server, seen, ballot, self.committed)
         self.scout.voted(ballot, before)
         seen.ballot = ballot
 
     # -- state machines and callers ----------------------------------------------------------------
+
+    @_undisturbed
+    def applying(self, server: SimServer, log: Log) -> None:
+        """I9: an FSM is about to be given ``log``: nobody may believe that it has it."""
+        if server.raft is not None and server.raft.applied_index >= log.index:
+            self._broken("I9", f"{server.id} says that entry {log.index} is applied, and begins to apply it")
 
     @_undisturbed
     def applied(self, server: SimServer, log: Log, result: Any) -> None:
@@ -545,12 +558,22 @@ class Judge:
                 self._broken("I8", f"{server.id} grants {candidate} term {request.term}; disk: {ballot}")
             if response.granted and seen.role is RaftState.LEADER and seen.led_in >= request.term:
                 self._broken("I8", f"{server.id} leads term {seen.led_in} and votes for {candidate}")
+        self._vote_answered(server, seen, request, response)
         if isinstance(response, AppendEntriesResponse) and isinstance(request, AppendEntriesRequest):
             if response.term > seen.ballot.term:
                 self._broken("I8", f"{server.id} answers in term {response.term}; disk: {seen.ballot}")
             if response.success:
                 self._acknowledged(server, seen, request, response)
         self.timekeeper.response_sent(server.id, self._at(dst).id, request, response)
+
+    def _vote_answered(
+        self, server: SimServer, seen: Seen, request: AnyRequest, response: AnyResponse
+    ) -> None:
+        if not isinstance(request, RequestVoteRequest | RequestPreVoteRequest):
+            return
+        if isinstance(response, RequestVoteResponse | RequestPreVoteResponse) and response.granted:
+            is_over = request.term in self._reigns or request.term < seen.ballot.term
+            self._vote_watch.granted(server.id, seen, request, is_over)
 
     def _acknowledged(
         self, server: SimServer, seen: Seen, request: AppendEntriesRequest, response: AppendEntriesResponse

@@ -201,6 +201,10 @@ class Timekeeper:
             for _ in range(count):
                 work = partial(self._ask, leader, rng.random() * 0.003, took, errors)
                 cluster.scheduler.spawn(f"drill-{leader.id}", work, leader.group)
+            cluster.scheduler.spawn(
+                f"await-{leader.id}", partial(self._await, leader, took, errors), leader.group
+            )
+            count += 1
             deadline = cluster.now + 5.0
             while len(took) + len(errors) < count and cluster.now < deadline:
                 cluster.run(0.002)
@@ -209,7 +213,8 @@ class Timekeeper:
             if len(took) < count or max(took) > _LATENCY:
                 longest = max(took) if len(took) == count else 5.0
                 self._broken(
-                    "latency", f"nothing is wrong, and {leader.id} took {longest:.3f} s for a barrier"
+                    "latency",
+                    f"nothing is wrong, and {leader.id} took {longest:.3f} s for a barrier, or to tell of it",
                 )
             self._check_followers(leader, leader.raft.last_index)
             cluster.run(rng.choice([0.0, 0.003, 0.02, 0.1]))
@@ -222,7 +227,24 @@ class Timekeeper:
         scheduler.sleep(after)
         began = scheduler.time
         try:
-            raft.barrier(5.0).result(5.0)
+            index = raft.barrier(5.0).result(5.0)
+            took.append(scheduler.time - began)
+            if raft.applied_index < index:
+                self._broken(
+                    "I11", f"{leader.id} answered barrier {index} and has applied {raft.applied_index}"
+                )
+        except TimeoutError:
+            took.append(5.0)
+        except RaftError as error:
+            errors.append(error)
+
+    def _await(self, leader: SimServer, took: list[float], errors: list[BaseException]) -> None:
+        """On a thread of the leader's process: wait for the next barrier as one who did not ask for it."""
+        scheduler, raft = self._cluster.scheduler, leader.raft
+        assert raft is not None
+        index, began = raft.applied_index + 1, scheduler.time
+        try:
+            raft.wait_applied(index, 5.0)
             took.append(scheduler.time - began)
         except TimeoutError:
             took.append(5.0)

@@ -215,7 +215,7 @@ class KvClient:
                 )
             elif operation[0] == "get":
                 pass  # whether it was applied makes no difference
-            elif isinstance(error, NotAppliedError):
+            elif outcome.certain and isinstance(error, RaftError):
                 cluster.judge.not_applied(outcome.command)
             elif not outcome.certain:
                 cluster.judge.in_doubt(outcome.command)
