@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import random
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from ..errors import CorruptStoreError, LogNotFoundError
 from ..messages import AnyRequest, AnyResponse, AppendEntriesRequest
 from ..state import RaftState
 from .faults import Fault, any_server, links_between
@@ -21,43 +23,110 @@ if TYPE_CHECKING:
     from .cluster import SimCluster, SimServer
     from .sim_runtime import SimTask
 
+T = TypeVar("T")
+
 _LOOK_EVERY = 0.0005  # virtual seconds, less than a message or a commit takes
 
 
-class Plot:
-    """One armed strike: what it does ends when the fault relents."""
+class Relented(Exception):
+    """The fault relented: whoever acts for it ends."""
 
-    def __init__(self, cluster: SimCluster) -> None:
+
+class Plot:
+    """One armed strike.  What it does through this object ends with ``Relented`` once the fault relents.
+
+    Attributes:
+        cluster: whose trouble it is.
+        over: whether the fault has relented.
+    """
+
+    def __init__(self, cluster: SimCluster, owner: Fault) -> None:
         self.cluster = cluster
         self.over = False
+        self._owner = owner
 
-    def wait(self, condition: Callable[[], object], seconds: float = 1e9) -> bool:
-        """Whether ``condition()`` came true before ``seconds`` had passed and the fault relented."""
+    def wait(
+        self, condition: Callable[[], T], seconds: float = 1e9, look_every: float = _LOOK_EVERY
+    ) -> T | None:
+        """What ``condition()`` returned when it came true; None if it did not within ``seconds``."""
         scheduler = self.cluster.scheduler
         deadline = scheduler.time + seconds
         while scheduler.time < deadline:
-            scheduler.sleep(_LOOK_EVERY)  # first, so that no loop around this one stops the clock
-            if self.over:
-                return False
-            if condition():
-                return True
-        return False
+            scheduler.sleep(look_every)  # first, so that no loop around this one stops the clock
+            self._check()
+            found = condition()
+            if found:
+                return found
+        return None
 
-    def pause(self, seconds: float) -> bool:
-        """Let ``seconds`` pass; False if the fault relented meanwhile."""
-        self.wait(lambda: False, seconds)
-        return not self.over
+    def pause(self, seconds: float) -> None:
+        """Let ``seconds`` pass."""
+        self.wait(lambda: None, max(seconds, _LOOK_EVERY))
+
+    def crash(self, server: SimServer, power_loss: bool = False) -> None:
+        """As ``SimCluster.crash``."""
+        self._check()
+        self.cluster.crash(server, power_loss)
+
+    def revive(self, *servers: SimServer) -> None:
+        """Start those of ``servers`` that are down."""
+        for server in servers:
+            self._check()
+            if not server.is_serving and not server.is_frozen:
+                self.cluster.revive(server)
+        self._check()
+
+    def cut_off(self, *group: SimServer) -> None:
+        """Let ``group`` and the others not reach each other, in place of an earlier cut."""
+        self._check()
+        cluster = self.cluster
+        rest = _others(cluster, *group)
+        links = links_between(cluster, group, rest) + links_between(cluster, rest, group)
+        cluster.network.cut(self._owner, links)
+
+    def let_win(self, favourite: SimServer, voters: Iterable[SimServer]) -> None:
+        """Leave only the links between ``favourite`` and ``voters``: nobody else can win an election."""
+        self._check()
+        voters = list(voters)
+        servers = self.cluster.servers.values()
+        kept = {*links_between(self.cluster, [favourite], voters)}
+        kept.update(links_between(self.cluster, voters, [favourite]))
+        links = links_between(self.cluster, servers, servers)
+        self.cluster.network.cut(self._owner, [link for link in links if link not in kept])
+
+    def mend(self) -> None:
+        """End the cut."""
+        self._check()
+        self.cluster.network.mend(self._owner)
+
+    def hold(self, matches: Callable[[SimTask], bool]) -> None:
+        """Keep the threads that match from running, until ``release``."""
+        self._check()
+        self.cluster.scheduler.hold(self._owner, matches)
+
+    def release(self) -> None:
+        """Let the threads go on."""
+        self._check()
+        self.cluster.scheduler.unhold(self._owner)
+
+    def note(self, *what: object) -> None:
+        """Write down what happens."""
+        self.cluster.scheduler.note(*what)
+
+    def _check(self) -> None:
+        if self.over:
+            raise Relented
 
 
 class Adversary(Fault):
     """A fault that is armed by its strike."""
 
     def begin(self, cluster: SimCluster, rng: random.Random) -> None:
-        self._plot = Plot(cluster)
+        self._plot = Plot(cluster, self)
 
     def strike(self, cluster: SimCluster, rng: random.Random) -> None:
-        self._plot = plot = Plot(cluster)
-        cluster.scheduler.spawn(f"fault-{self.name}-armed", partial(self.act, plot, rng))
+        self._plot = plot = Plot(cluster, self)
+        cluster.scheduler.spawn(f"fault-{self.name}-armed", partial(self._run, plot, rng))
 
     def relent(self, cluster: SimCluster, rng: random.Random) -> None:
         self._plot.over = True
@@ -66,12 +135,23 @@ class Adversary(Fault):
         self.repair(cluster)
         cluster.revive_all()
 
+    def _run(self, plot: Plot, rng: random.Random) -> None:
+        with suppress(Relented):
+            while True:
+                plot.pause(0.0)
+                self.act(plot, rng)
+
     @abstractmethod
     def act(self, plot: Plot, rng: random.Random) -> None:
-        """What it does once it is armed, on a thread of its own.  It ends when ``plot.over``."""
+        """What it does while it is armed, over and over, on a thread of its own."""
 
     def repair(self, cluster: SimCluster) -> None:
         """Undo what is not undone by mending its cuts, releasing its threads and reviving servers."""
+
+
+def _leader_after(servers: Iterable[SimServer], term: int) -> SimServer | None:
+    """One of ``servers`` that leads a term above ``term``, or None."""
+    return next((server for server in servers if leads(server, term)), None)
 
 
 def leads(server: SimServer, after_term: int = 0) -> bool:
@@ -84,22 +164,44 @@ def _term(server: SimServer) -> int:
     return server.raft.term if server.raft is not None else 0
 
 
+def _term_at(server: SimServer, index: int) -> int:
+    """The term of an entry on the server's disk, 0 if it is not there or damaged."""
+    try:
+        return server.disk.entry(index).term
+    except (LogNotFoundError, CorruptStoreError):
+        return 0
+
+
 def _has_uncommitted(server: SimServer) -> bool:
     """Whether entries of its own term are durable at this leader, and not committed."""
-    raft, disk = server.raft, server.disk
-    last = disk.last_index
-    return raft is not None and last > raft.commit_index and disk.entry(last).term == raft.term
+    raft, last = server.raft, server.disk.last_index
+    return raft is not None and last > raft.commit_index and _term_at(server, last) == raft.term
+
+
+def _first_uncommitted(leader: SimServer) -> int:
+    """The first entry of its own term that a leader has not committed, 0 if there is none."""
+    indexes = range(leader.raft.commit_index + 1 if leader.raft else 1, leader.disk.last_index + 1)
+    return next((index for index in indexes if _term_at(leader, index) == _term(leader)), 0)
+
+
+def _last_term(server: SimServer) -> int:
+    return _term_at(server, server.disk.last_index)
+
+
+def _holds_alone(first: SimServer, rest: list[SimServer]) -> bool:
+    return _has_uncommitted(first) and all(one.disk.last_index < first.disk.last_index for one in rest)
+
+
+def _next_leader(plot: Plot) -> SimServer:
+    """Who leads, once somebody does."""
+    leader = plot.wait(plot.cluster.current_leader)
+    if leader is None:
+        raise Relented
+    return leader
 
 
 def _others(cluster: SimCluster, *servers: SimServer) -> list[SimServer]:
     return [other for other in cluster.servers.values() if other not in servers]
-
-
-def _cut_off(cluster: SimCluster, owner: object, server: SimServer) -> None:
-    others = _others(cluster, server)
-    cluster.network.cut(
-        owner, links_between(cluster, [server], others) + links_between(cluster, others, [server])
-    )
 
 
 class CrashWithUncommitted(Adversary):
@@ -108,17 +210,13 @@ class CrashWithUncommitted(Adversary):
     name = "crash with uncommitted"
 
     def act(self, plot: Plot, rng: random.Random) -> None:
-        cluster = plot.cluster
-        while plot.wait(lambda: any(map(leads, cluster.servers.values()))):
-            leader = cluster.current_leader()
-            if leader is None or not plot.wait(lambda: leads(leader) and _has_uncommitted(leader), 0.5):  # noqa: B023
-                continue
-            cluster.scheduler.note("crashed with uncommitted entries", leader.id)
-            cluster.crash(leader, power_loss=rng.random() < 0.5)
-            if not plot.pause(rng.choice([0.02, 0.3, 2.0])):
-                return
-            if not leader.is_up:
-                cluster.revive(leader)
+        leader = _next_leader(plot)
+        if not plot.wait(lambda: leads(leader) and _has_uncommitted(leader), 0.5):
+            return
+        plot.note("crashed with uncommitted entries", leader.id)
+        plot.crash(leader, power_loss=rng.random() < 0.5)
+        plot.pause(rng.choice([0.02, 0.3, 2.0]))
+        plot.revive(leader)
 
 
 class CrashBeforeAck(Adversary):
@@ -127,15 +225,17 @@ class CrashBeforeAck(Adversary):
     name = "crash before ack"
 
     def act(self, plot: Plot, rng: random.Random) -> None:
-        cluster = plot.cluster
-        followers = [server for server in cluster.servers.values() if not leads(server)]
-        victim = rng.choice(followers)
-        victim.disk.conditions.late_return = rng.choice([0.002, 0.02, 0.1])
-        commits = victim.disk.counts["commits"] + rng.randrange(20)
-        if plot.wait(lambda: victim.disk.counts["commits"] > commits):
-            cluster.scheduler.note("dies before its answer", victim.id)
-            cluster.crash(victim, power_loss=rng.random() < 0.7)
-        victim.disk.conditions.late_return = 0.0
+        victim = rng.choice([one for one in plot.cluster.servers.values() if not leads(one)])
+        disk = victim.disk
+        disk.conditions.late_return = rng.choice([0.002, 0.02, 0.1])
+        commits = disk.counts["commits"] + rng.randrange(20)
+        if plot.wait(lambda: disk.counts["commits"] > commits, 5.0):
+            plot.note("dies before its answer", victim.id)
+            plot.crash(victim, power_loss=rng.random() < 0.7)
+        disk.conditions.late_return = 0.0
+        plot.pause(rng.choice([0.05, 1.0]))
+        plot.revive(victim)
+        plot.pause(0.3)
 
     def repair(self, cluster: SimCluster) -> None:
         for server in cluster.servers.values():
@@ -148,22 +248,20 @@ class CutNewLeader(Adversary):
     name = "cut new leader"
 
     def act(self, plot: Plot, rng: random.Random) -> None:
-        cluster = plot.cluster
-        servers = cluster.servers.values()
+        servers = plot.cluster.servers.values()
         term = max(map(_term, servers))
-        if rng.random() < 0.5:  # make room for a new one
-            leader = cluster.current_leader()
-            if leader is not None:
-                cluster.crash(leader)
-        while plot.wait(lambda: any(leads(server, term) for server in servers)):  # noqa: B023
-            leader = next(server for server in servers if leads(server, term))
-            term = _term(leader)
-            _cut_off(cluster, self, leader)
-            cluster.scheduler.note("cut off when elected", leader.id, term)
-            plot.wait(lambda: _has_uncommitted(leader), 1.0)  # noqa: B023
-            plot.pause(rng.choice([0.0, 0.1, 1.0]))
-            cluster.network.mend(self)
-            cluster.revive_all()
+        former = plot.cluster.current_leader()
+        if former is not None and rng.random() < 0.7:  # make room for a new one
+            plot.cut_off(former)
+        leader = plot.wait(lambda: _leader_after(servers, term), 10.0)
+        if leader is None:
+            return
+        plot.cut_off(leader)
+        plot.note("cut off when elected", leader.id, term)
+        plot.wait(lambda: _has_uncommitted(leader), 1.0)
+        plot.pause(rng.choice([0.0, 0.1, 1.0]))
+        plot.mend()
+        plot.pause(rng.choice([0.0, 0.1, 1.0]))
 
 
 class ThawAtCommit(Adversary):
@@ -172,26 +270,23 @@ class ThawAtCommit(Adversary):
     name = "thaw at commit"
 
     def act(self, plot: Plot, rng: random.Random) -> None:
-        cluster = plot.cluster
-        while plot.wait(cluster.current_leader):
-            old = cluster.current_leader()
-            if old is None or old.is_frozen or not plot.wait(lambda: _has_uncommitted(old), 0.5):  # noqa: B023
-                continue
-            term = _term(old)
-            cluster.freeze(old)
-            others = _others(cluster, old)
-            early = rng.random() < 0.3
-            plot.wait(lambda: any(self._has_begun(one, term, early) for one in others), 10.0)  # noqa: B023
-            cluster.thaw(old)
-            if not plot.pause(rng.choice([0.05, 0.5])):
-                return
+        cluster, old = plot.cluster, _next_leader(plot)
+        if old.is_frozen or not plot.wait(lambda: leads(old) and _has_uncommitted(old), 0.5):
+            return
+        term = _term(old)
+        cluster.freeze(old)
+        others = _others(cluster, old)
+        early = rng.random() < 0.3
+        plot.wait(lambda: any([self._has_begun(one, term, early) for one in others]), 10.0)
+        cluster.thaw(old)
+        plot.pause(rng.choice([0.05, 0.5]))
 
     @staticmethod
     def _has_begun(server: SimServer, term: int, early: bool) -> bool:
         if not leads(server, term) or server.raft is None:
             return False
         commit = server.raft.commit_index
-        return early or (commit > 0 and server.disk.entry(commit).term > term)
+        return early or _term_at(server, commit) > term
 
     def repair(self, cluster: SimCluster) -> None:
         for server in cluster.servers.values():
@@ -209,75 +304,79 @@ class TwoLogs(Adversary):
     name = "two logs"
 
     def act(self, plot: Plot, rng: random.Random) -> None:
-        while plot.wait(plot.cluster.current_leader):
-            first = plot.cluster.current_leader()
-            if first is not None:
-                self._one_round(plot, rng, first)
-            plot.cluster.network.mend(self)
-            self.repair(plot.cluster)
-            plot.cluster.revive_all()
-            plot.pause(0.05)
+        self._one_round(plot, rng, _next_leader(plot))
+        plot.mend()
+        self.repair(plot.cluster)
+        plot.revive(*plot.cluster.servers.values())
+        plot.pause(0.05)
 
     def _one_round(self, plot: Plot, rng: random.Random, first: SimServer) -> None:
         cluster = plot.cluster
         others = rng.sample(_others(cluster, first), len(cluster.servers) - 1)
-        helpers, rest = others[: len(others) // 2 - 1], others[len(others) // 2 - 1 :]
-        # (a) entries reach a minority.
-        self._isolate(cluster, [first, *helpers])
-        if not plot.wait(lambda: self._holds_alone(first, rest), 1.0):
+        few = (len(cluster.servers) - 1) // 2 - 1  # with the first still a minority
+        helpers, rest = others[:few], others[few:]
+        # (a) entries of the first reach a minority.
+        plot.cut_off(first, *helpers)
+        if not plot.wait(lambda: leads(first) and _holds_alone(first, rest), 1.0):
             return
-        index, term = first.disk.last_index, _term(first)
-        plot.wait(lambda: all(h.disk.last_index >= index for h in helpers), 0.2)
-        cluster.crash(first)
-        # (b) another is elected by the rest, and dies with its first entry.
-        voters = [*rest, *helpers[1:]]
-        self._isolate(cluster, voters)
-        if not plot.wait(lambda: any(leads(one, term) for one in voters), 8.0):
+        plot.pause(rng.choice([0.0, 0.0, 0.2]))  # for more than fit into one message
+        index, term = _first_uncommitted(first), _term(first)
+        plot.wait(lambda: all(_term_at(one, index) == term for one in helpers), 0.2)
+        plot.note("(a)", first.id, "has entry", index, "of term", term, "with", [one.id for one in helpers])
+        plot.crash(first)
+        # (b) another is elected by the rest, and dies with its own first entry.
+        second = plot.wait(lambda: _leader_after(rest, term), 8.0)
+        if second is None:
             return
-        second = next(one for one in voters if leads(one, term))
-        _cut_off(cluster, self, second)
-        plot.wait(
-            lambda: second.disk.last_index and second.disk.entry(second.disk.last_index).term > term, 0.5
+        plot.cut_off(second)
+        plot.wait(lambda: _last_term(second) > term, 0.5)
+        plot.note("(b)", second.id, "has entry", second.disk.last_index, "of its own")
+        plot.crash(second)
+        # (c) the first, or a helper, leads the rest and spreads the old entries.
+        alive = _others(cluster, second)
+        plot.mend()
+        plot.revive(first)
+        third = plot.wait(lambda: _leader_after(alive, term), 8.0)
+        if third is None:
+            return
+        holders = [one for one in (first, *helpers) if one is not third]
+        self._spread(plot, rng, third, holders, index)
+        # (d) it dies, and the second comes back, whose last term is later than the old entries'.
+        # Whoever took the third's own entry is cut off; whoever was about to take it loses power.
+        plot.note("(d)", third.id, "dies and", second.id, "comes back")
+        plot.crash(third, power_loss=rng.random() < 0.5)
+        for holder in holders:
+            plot.crash(holder, power_loss=True)
+        self.repair(cluster)
+        plot.let_win(
+            second, [one for one in cluster.servers.values() if _last_term(one) <= _last_term(second)]
         )
-        cluster.crash(second)
-        # (c) the first is back and spreads what it had; helpers are slow to take anything newer.
-        alive = [one for one in cluster.servers.values() if one is not second]
-        if not first.is_up:
-            cluster.revive(first)
-        self._isolate(cluster, alive)
-        if not plot.wait(lambda: any(leads(one, term) for one in alive), 8.0):
-            return
-        third = next(one for one in alive if leads(one, term))
-        for helper in helpers:
-            cluster.slow_disk(helper, rng.choice([0.1, 0.4]), lasting=2.0)
-        idle = rng.choice([one for one in alive if one is not third and one not in helpers] or [None])
-        if idle is not None and len(alive) > 3:
-            self._isolate(cluster, [one for one in alive if one is not idle])
-        plot.wait(lambda: self._old_is_everywhere(alive, third, index), 1.0)
-        plot.pause(rng.choice([0.0, 0.002, 0.02]))  # for the answers
-        # (d) the first dies, and the second comes back with a later term than the old entries'.
-        cluster.crash(third, power_loss=rng.random() < 0.5)
-        cluster.network.mend(self)
-        cluster.revive(second)
-        plot.wait(lambda: leads(second, term + 1), 4.0)
+        plot.revive(second, *holders)
+        plot.wait(lambda: leads(second, term), 6.0)
         plot.pause(0.2)
 
-    def _isolate(self, cluster: SimCluster, group: list[SimServer]) -> None:
-        rest = _others(cluster, *group)
-        cluster.network.cut(self, links_between(cluster, group, rest) + links_between(cluster, rest, group))
+    def _spread(
+        self, plot: Plot, rng: random.Random, leader: SimServer, holders: list[SimServer], index: int
+    ) -> None:
+        """Let the old entries get onto a majority, and the leader's own entry onto none."""
+        cluster = plot.cluster
+        for holder in holders:  # they answer that they hold the old entries, and store nothing newer
+            cluster.slow_disk(holder, 1.0, lasting=2.0)
+        lacking = [one for one in _others(cluster, leader, *holders) if one.is_up] or [leader]
+        if not holders:  # then a majority holds the old entries only between two messages
+            cluster.slow_disk(lacking[0], 0.02, lasting=2.0)
+        most = (len(cluster.servers) + 1) // 2 - len(holders) - 1
+        if len(lacking) > most and rng.random() < 0.8:
+            plot.cut_off(leader, *holders, *lacking[:most])
+        voters = _others(cluster)
 
-    @staticmethod
-    def _holds_alone(first: SimServer, rest: list[SimServer]) -> bool:
-        return _has_uncommitted(first) and all(one.disk.last_index < first.disk.last_index for one in rest)
+        def is_on_majority() -> bool:
+            old = _term_at(leader, index)
+            return 2 * sum(1 for one in voters if _term_at(one, index) == old) > len(voters)
 
-    @staticmethod
-    def _old_is_everywhere(alive: list[SimServer], leader: SimServer, index: int) -> bool:
-        """Whether two thirds of who is left hold what stood at ``index`` in the leader's log."""
-        mine = leader.disk.last_index >= index and leader.disk.entry(index).term
-        holders = [
-            one for one in alive if one.disk.last_index >= index and one.disk.entry(index).term == mine
-        ]
-        return len(holders) > len(alive) // 2
+        plot.wait(is_on_majority, 1.0)
+        plot.pause(rng.choice([0.0, 0.005, 0.05]))  # for the answers
+        plot.note("(c)", leader.id, "has spread entry", index)
 
     def repair(self, cluster: SimCluster) -> None:
         for server in cluster.servers.values():
@@ -305,63 +404,85 @@ class LateEntries(Adversary):
         """As ``NetworkWatcher``."""
 
     def act(self, plot: Plot, rng: random.Random) -> None:
-        cluster = plot.cluster
-        servers = cluster.servers.values()
-        term = max(map(_term, servers))
-        while not plot.over:
-            old = list(self._sent)
-            same_term = rng.random() < 0.3
-            if not same_term and not plot.wait(lambda: any(leads(one, term) for one in servers)):  # noqa: B023
-                return
-            term = max(map(_term, servers))
-            for src, dst, request in rng.sample(old, min(len(old), 10)):
-                cluster.network.deliver_again(src, dst, request, rng.expovariate(1.0) * 0.05)
-            plot.pause(rng.choice([0.05, 0.5]))
+        servers = plot.cluster.servers.values()
+        term, old = max(map(_term, servers)), list(self._sent)
+        if rng.random() < 0.7:
+            plot.wait(lambda: _leader_after(servers, term), 10.0)
+        for src, dst, request in rng.sample(old, min(len(old), 10)):
+            plot.cluster.network.deliver_again(src, dst, request, rng.expovariate(1.0) * 0.05)
+        plot.pause(rng.choice([0.05, 0.5]))
 
 
 class OldSessionReplies(Adversary):
-    """Threads of a leadership that ended go on with its answers only when the same server leads again."""
+    """A thread is held with a follower's answer in its hands until the same server leads once more.
+
+    In between, another leader drops from both logs what the answer is about.
+    """
 
     name = "old session replies"
 
+    def begin(self, cluster: SimCluster, rng: random.Random) -> None:
+        super().begin(cluster, rng)
+        self._answers: dict[tuple[str, str], int] = {}
+        cluster.network.watchers.append(self)
+
+    def request_sent(self, src: str, dst: str, request: AnyRequest) -> None:
+        """As ``NetworkWatcher``."""
+
+    def response_sent(self, src: str, dst: str, request: AnyRequest, response: AnyResponse) -> None:
+        """As ``NetworkWatcher``."""
+        if isinstance(request, AppendEntriesRequest) and request.entries:
+            self._answers[src, dst] = self._answers.get((src, dst), 0) + 1
+
     def act(self, plot: Plot, rng: random.Random) -> None:
-        cluster = plot.cluster
-        while plot.wait(cluster.current_leader):
-            old = cluster.current_leader()
-            if old is None or not plot.wait(lambda: _has_uncommitted(old), 0.5):  # noqa: B023
-                continue
-            self._hold_answers(cluster, old, rng)
-            if rng.random() < 0.6:  # or the replies are late without a change of leaders
-                _cut_off(cluster, self, old)
-                plot.wait(lambda: not leads(old), 5.0)  # noqa: B023
-                cluster.network.mend(self)
-                if rng.random() < 0.5:
-                    plot.wait(cluster.current_leader, 5.0)
-                    self._let_only(cluster, old)
-                plot.wait(lambda: leads(old), 4.0)  # noqa: B023
-            plot.pause(rng.choice([0.0, 0.01, 0.1]))
-            cluster.scheduler.unhold(self)
-            cluster.network.mend(self)
-            cluster.revive_all()
-            if not plot.pause(rng.choice([0.1, 1.0])):
-                return
+        cluster, leader = plot.cluster, _next_leader(plot)
+        servers = cluster.servers.values()
+        peers = rng.sample(_others(cluster, leader), len(servers) - 1)
+        friends = peers[: (len(servers) - 1) // 2 - 1]  # with the leader a minority
+        term = _term(leader)
+        plot.cut_off(leader, *friends) if friends else plot.mend()
+        plot.pause(rng.choice([0.0, 0.05]))
+        held = self._catch_answer(plot, rng, leader, (friends or peers)[0])
+        if held is None:
+            plot.mend()
+            return
+        plot.note("holds", held.name)
+        plot.hold(lambda task: task is held)
+        plot.cut_off(leader, *friends)
+        plot.wait(lambda: _leader_after(_others(cluster, leader, *friends), term), 6.0)
+        plot.pause(rng.choice([0.0, 0.05]))
+        plot.mend()
+        plot.wait(lambda: not leads(leader), 2.0)
+        plot.pause(rng.choice([0.05, 0.3]))
+        plot.let_win(leader, servers)
+        if plot.wait(lambda: leads(leader, term), 5.0):
+            plot.note("leads again", leader.id)
+        plot.pause(rng.choice([0.0, 0.001, 0.005]))
+        plot.release()
+        plot.pause(rng.choice([0.0, 0.01]))
+        plot.mend()
+        plot.pause(rng.choice([0.1, 0.5]))
 
-    def _hold_answers(self, cluster: SimCluster, leader: SimServer, rng: random.Random) -> None:
-        kinds = rng.choice([("-repl-",), ("-repl-", "-stream-"), ("-stream-",), ("-beat-",)])
-        peer = rng.choice(_others(cluster, leader) or [leader]).id
-        numbers = [
-            task.number
-            for task in cluster.scheduler.tasks(leader.group)
-            if peer in task.name and any(kind in task.name for kind in kinds)
-        ]
-        cluster.scheduler.note("holds the answers of", peer, "to", leader.id)
-        cluster.scheduler.hold(self, lambda task: task.number in numbers)
+    def _catch_answer(
+        self, plot: Plot, rng: random.Random, leader: SimServer, peer: SimServer
+    ) -> SimTask | None:
+        """A thread of the leader that has begun with an answer of ``peer``."""
+        name, link = f"net-{leader.address}-stream-{peer.address}", (peer.address, leader.address)
+        scheduler = plot.cluster.scheduler
 
-    def _let_only(self, cluster: SimCluster, server: SimServer) -> None:
-        """Make room for ``server`` to lead once more: who leads now is cut off."""
-        leader = cluster.current_leader()
-        if leader is not None and leader is not server:
-            _cut_off(cluster, self, leader)
+        def find() -> SimTask | None:
+            return next((task for task in scheduler.tasks(leader.group) if task.name == name), None)
+
+        for _ in range(20):
+            before = self._answers.get(link, 0)
+            if not plot.wait(lambda: self._answers.get(link, 0) > before, 0.5):  # noqa: B023
+                return None
+            if plot.wait(find, 0.005, look_every=1e-5):
+                plot.wait(lambda: None, rng.random() * 2e-5, look_every=5e-6)
+                found = find()
+                if found is not None:
+                    return found
+        return None
 
 
 class StarveAtQueue(Adversary):
@@ -370,22 +491,16 @@ class StarveAtQueue(Adversary):
     name = "starve at queue"
 
     def act(self, plot: Plot, rng: random.Random) -> None:
-        cluster = plot.cluster
-        while plot.wait(lambda: any(map(self._waits, cluster.servers.values()))):
-            server = next((one for one in cluster.servers.values() if self._waits(one)), None)
-            if server is None:
-                continue
-            group, kind = server.group, rng.choice(["-main", "-fsm", "-repl-", "-notify", "net-", "user-"])
-
-            def matches(task: SimTask, group: object = group, kind: str = kind) -> bool:
-                return task.group is group and kind in task.name
-
-            cluster.scheduler.note("starves with commands waiting", server.id, kind)
-            cluster.scheduler.hold(self, matches)
-            plot.pause(rng.expovariate(1.0) * rng.choice([0.001, 0.01, 0.05]))
-            cluster.scheduler.unhold(self)
-            if not plot.pause(rng.expovariate(1.0) * 0.1):
-                return
+        servers = plot.cluster.servers.values()
+        server = plot.wait(lambda: next(filter(self._waits, servers), None))
+        if server is None:
+            return
+        group, kind = server.group, rng.choice(["-main", "-fsm", "-repl-", "-notify", "net-", "user-"])
+        plot.note("starves with commands waiting", server.id, kind)
+        plot.hold(lambda task: task.group is group and kind in task.name)
+        plot.pause(rng.expovariate(1.0) * rng.choice([0.001, 0.01, 0.05]))
+        plot.release()
+        plot.pause(rng.expovariate(1.0) * 0.1)
 
     @staticmethod
     def _waits(server: SimServer) -> bool:
@@ -399,16 +514,18 @@ class StopUnderLoad(Adversary):
     name = "stop under load"
 
     def act(self, plot: Plot, rng: random.Random) -> None:
-        cluster = plot.cluster
-        server = any_server(cluster, rng)
+        server = any_server(plot.cluster, rng)
 
         def is_busy() -> bool:
             raft = server.raft
             return server.is_serving and raft is not None and raft.last_index > raft.applied_index
 
         calm = not server.fsm_delay and not server.is_frozen
-        if calm and plot.wait(is_busy, 2.0) and not cluster.scheduler.is_holding and not server.is_frozen:
-            cluster.stop(server)
+        if calm and plot.wait(is_busy, 1.0) and not plot.cluster.scheduler.is_holding:
+            plot.cluster.stop(server)
+            plot.pause(rng.choice([0.1, 1.0]))
+            plot.revive(server)
+        plot.pause(1.0)
 
 
 ADVERSARIES: tuple[type[Adversary], ...] = (

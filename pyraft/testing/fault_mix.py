@@ -64,15 +64,17 @@ class Profile(NamedTuple):
     """A mix around one subject.
 
     Attributes:
-        kinds: each is in it with the probability ``share``, one at least.
+        kinds: each is in it with the probability ``share``, one at least; one named twice, oftener.
         every: mean seconds of peace, to choose from.
         lasting: mean seconds of trouble, to choose from.
+        weight: how often it is drawn, beside those of the others.
     """
 
     kinds: tuple[type[Fault], ...]
     every: tuple[float, ...]
     lasting: tuple[float, ...]
     share: float = 0.7
+    weight: int = 1
 
 
 PROFILES: dict[str, Profile] = {
@@ -87,7 +89,11 @@ PROFILES: dict[str, Profile] = {
         lasting=(0.5, 1.5, 3.0),
     ),
     "two logs": Profile(
-        (a.TwoLogs, a.CutNewLeader, a.CrashWithUncommitted), every=(1.0, 2.0), lasting=(4.0, 8.0)
+        (a.TwoLogs, a.TwoLogs, a.CutNewLeader, a.CrashWithUncommitted),
+        every=(0.5, 1.0),
+        lasting=(3.0, 8.0),
+        share=0.5,
+        weight=2,
     ),
     "clocks and freezes": Profile(
         (f.BadClocks, f.HeldAfterClockRead, f.Freeze, f.FreezeAll, a.ThawAtCommit),
@@ -126,11 +132,13 @@ def draw_faults(rng: random.Random, profile: str | None = None) -> list[Fault]:
     if not isinstance(rng, random.Random):
         raise ConfigError(f"rng={rng!r} is not a random.Random: use for example random.Random(7)")
     if profile is None:
-        profile = rng.choice(list(PROFILES))
+        weights = [each.weight for each in PROFILES.values()]
+        profile = rng.choices(list(PROFILES), weights)[0]
     if profile not in PROFILES:
         raise ConfigError(f"there is no profile {profile!r}: there are {', '.join(PROFILES)}")
     mix = PROFILES[profile]
-    chosen = [kind for kind in mix.kinds if rng.random() < mix.share] or [rng.choice(mix.kinds)]
+    drawn = [kind for kind in mix.kinds if rng.random() < mix.share] or [rng.choice(mix.kinds)]
+    chosen = list(dict.fromkeys(drawn))
     if rng.random() < _STRAY:
         stray = rng.choice(KINDS)
         if stray not in chosen:
