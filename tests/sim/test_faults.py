@@ -302,7 +302,7 @@ class BatchingKv(BatchingFSM):
 
 @pytest.mark.parametrize("fsm", [KvFsm, BatchingKv])
 def test_a_state_machine_that_raises_answers_its_client_and_the_servers_go_on(start, fsm):
-    cluster = start(quiet(RaisingFsm), clients=4, fsm=fsm)
+    cluster = start(quiet(RaisingFsm), clients=0, fsm=fsm)
     cluster.leader()
     applied, refused = {}, set()
     for number in range(60):
@@ -335,7 +335,7 @@ def test_a_state_machine_that_raises_answers_its_client_and_the_servers_go_on(st
         (CrashBeforeAck, 3, "dies before its answer"),
         (CutNewLeader, 3, "cut off when elected"),
         (ThawAtCommit, 3, "thaw"),
-        (OldSessionReplies, 3, "holds the answers of"),
+        (OldSessionReplies, 3, "holds net-"),
         (StarveAtQueue, 3, "starves with commands waiting"),
         (StopUnderLoad, 3, "stop"),
     ],
