@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .check_fsm import check_fsm
 from .check_log_store import check_log_store
+from .check_snapshot_store import check_snapshot_store
 from .check_transport import check_transport
 from .cluster import SimCluster, SimServer
 from .fault_mix import draw_faults
@@ -25,6 +26,7 @@ __all__ = [
     "check_fsm",
     "check_linearizable",
     "check_log_store",
+    "check_snapshot_store",
     "check_transport",
     "draw_faults",
 ]

@@ -25,6 +25,12 @@ from tests.snapshots.snaps import CONFIGURATION, TRANSPORT, begin, ids, read, ta
 GOLDEN = Path(__file__).parent / "golden"
 
 
+@pytest.fixture(autouse=True)
+def no_syncing(monkeypatch):
+    """It is slow, and no power is cut here; test_file_store_crashes.py sees to that."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+
+
 @pytest.fixture
 def store(tmp_path):
     return FileSnapshotStore(tmp_path)
@@ -641,7 +647,7 @@ def test_a_disk_that_fails_at_any_call_leaves_the_old_snapshots_or_the_new_one_t
         with monkeypatch.context() as patch:
             fault = FailingOs(patch, number, fail_at)
             try:
-                id = take(store, bytes(PIECE_BYTES), index=3)
+                id = take(store, bytes(500), index=3)
             except StorageError as raised:
                 error = raised
         if fault.failed is None:
@@ -651,7 +657,7 @@ def test_a_disk_that_fails_at_any_call_leaves_the_old_snapshots_or_the_new_one_t
         for seen in (store, FileSnapshotStore(place)):
             if error is None:  # only the dropping of old ones failed
                 assert ids(seen) == [id, old[0]]
-                assert len(read(seen, id)) == PIECE_BYTES
+                assert len(read(seen, id)) == 500
             else:
                 assert type(error) is ERRNOS[number]
                 assert "snapshot" in str(error) and os.strerror(number) in str(error)

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pyraft.snapshots import FileSnapshotStore
-from pyraft.snapshots.checked_reader import PIECE_BYTES
+from pyraft.snapshots import FileSnapshotStore, file_store
 from tests.snapshots.snaps import begin, ids, read, take
 
-STATE = bytes(range(251)) * (PIECE_BYTES // 200)
+STATE = bytes(range(250)) * 2  # two pieces and a half
 
 
 class Disk:
@@ -117,6 +116,12 @@ def contents(path):
     return found
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda fd: None)  # Disk notes what would be synced
+    monkeypatch.setattr(file_store, "PIECE_BYTES", 200)
+
+
 @pytest.fixture
 def root(tmp_path):
     root = tmp_path / "data"
@@ -124,8 +129,11 @@ def root(tmp_path):
     return root
 
 
-@pytest.mark.parametrize("old", [(), (b"1",), (b"1", b"2")], ids=["first", "second", "third"])
-@pytest.mark.parametrize("ending", ["close", "cancel"])
+@pytest.mark.parametrize(
+    ("old", "ending"),
+    [((), "close"), ((b"1", b"2"), "close"), ((b"1", b"2"), "cancel")],
+    ids=["the first one", "one that another makes room for", "one that is cancelled"],
+)
 def test_at_every_step(root, tmp_path, monkeypatch, caplog, old, ending):
     store = FileSnapshotStore(root)
     for index, state in enumerate(old):
