@@ -1,10 +1,10 @@
 """How the bugs were found.   python -m pytest examples/find_the_bug/test_locks.py"""
 
 import pytest
-from first_tries import ExpiresOncePerBatch, ForgetsItsTokens
+from first_tries import ByMyOwnClock, ExpiresOncePerBatch, ForgetsItsTokens
 from locks import Locks, acquire, release
 
-from pyraft.testing import SimCluster, Violation, check_fsm
+from pyraft.testing import SimCluster, SimulationError, Violation, check_fsm
 
 
 def a_follower_is_away_for_a_while(fsm):
@@ -55,7 +55,17 @@ COMMANDS = [
 ]
 
 
-# 1. It looks at the clock once per batch: the states drift apart.
+# 1. The simulator refuses a state machine that looks at the real clock, at the first command.
+
+
+def test_a_clock_of_its_own_is_refused():
+    with pytest.raises(
+        SimulationError, match=r"time\.time\(\) was called inside a simulation, at .*first_tries"
+    ):
+        a_follower_is_away_for_a_while(ByMyOwnClock)
+
+
+# 2. With the leader's clock, but looking at it once per batch, the states drift apart.
 
 
 def test_a_server_that_was_away_gives_the_lock_to_somebody_else():
@@ -63,7 +73,7 @@ def test_a_server_that_was_away_gives_the_lock_to_somebody_else():
         a_follower_is_away_for_a_while(ExpiresOncePerBatch)
 
 
-# 2. What is missing in a snapshot shows only on a server that was restored from it.
+# 3. What is missing in a snapshot shows only on a server that was restored from it.
 
 
 def test_a_restored_server_hands_out_a_token_twice():
