@@ -27,6 +27,14 @@ class Locks(FSM):
         self.tokens = 0
         self.now = 0.0
 
+    @staticmethod
+    def draw_command(rng):
+        """What clients of a simulation ask for."""
+        lock, owner = rng.choice(["door", "gate"]), rng.choice(["ann", "bob", "cyd"])
+        return (
+            release(lock, owner) if rng.random() < 0.3 else acquire(lock, owner, lease=rng.choice([0.1, 1]))
+        )
+
     def apply(self, log):
         self.tell_time(log)
         self.expire()

@@ -26,16 +26,9 @@ def a_follower_is_away_for_a_while(fsm):
 
 def a_busy_day(fsm, seed):
     """Another one: clients, a leader that crashes, a power cut, and whatever the seed brings."""
-
-    def somebody_wants_something(rng):
-        lock, owner = rng.choice(["door", "gate"]), rng.choice(["ann", "bob", "cyd"])
-        return (
-            acquire(lock, owner, lease=rng.choice([0.1, 1])) if rng.random() < 0.7 else release(lock, owner)
-        )
-
     with SimCluster(servers=3, seed=seed, fsm=fsm) as cluster:
         for _ in range(3):
-            cluster.client(rate=20, draw_command=somebody_wants_something)
+            cluster.client(rate=20, draw_command=fsm.draw_command)
         cluster.run(2)
         cluster.crash(cluster.leader())
         cluster.run(2)
