@@ -29,15 +29,17 @@ from .errors import (
     OutcomeUnknownError,
     RaftError,
     RaftShutdownError,
+    ReadTimeoutError,
     ShutdownTimeoutError,
     StorageError,
     StoreFullError,
+    TransferFailedError,
     TransportError,
     UnsupportedProtocolError,
     WouldDeadlockError,
 )
 from .fsm import FSM, BatchingFSM, ConfigurationStore, FSMSnapshot
-from .futures import ApplyFuture, IndexFuture, RaftFuture
+from .futures import ApplyFuture, ConfigurationFuture, IndexFuture, RaftFuture
 from .log import Log, LogType
 from .raft import Raft, ServerInfo, bootstrap_cluster, has_existing_state
 from .state import RaftState
@@ -57,6 +59,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Configuration",
+    "ConfigurationFuture",
     "ConfigurationStore",
     "CorruptStoreError",
     "EnqueueTimeoutError",
@@ -81,12 +84,14 @@ __all__ = [
     "RaftFuture",
     "RaftShutdownError",
     "RaftState",
+    "ReadTimeoutError",
     "Server",
     "ServerInfo",
     "ShutdownTimeoutError",
     "StorageError",
     "StoreFullError",
     "Suffrage",
+    "TransferFailedError",
     "TransportError",
     "UnsupportedProtocolError",
     "WouldDeadlockError",

@@ -70,21 +70,35 @@ class Config:
     max_uncommitted_bytes: int = 64 * 1024 * 1024
     """Most bytes of entries that a leader has in its log but not yet applied."""
 
+    catch_up_rounds: int = 10
+    """``add_voter`` first brings the server up to date, in at most so many rounds; a round that is
+    shorter than an election timeout is good enough.  0 = it votes at once, as with hashicorp/raft."""
+
+    shutdown_on_remove: bool = True
+    """A leader that was removed from the cluster shuts down; otherwise it follows nobody."""
+
     shutdown_grace: float = 10.0
     """How long shutdown() waits for user code that does not return, unless it is told otherwise."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.local_id, str):
             raise ConfigError(f"local_id={self.local_id!r} is not text: use a str such as 'n1'")
-        if not isinstance(self.pre_vote, bool):
-            raise ConfigError(f"pre_vote={self.pre_vote!r} is neither True nor False: use one of them")
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r} is neither True nor False: use one of them"
+                )
         for name in _SECONDS:
             _check_seconds(name, getattr(self, name))
         for name in _COUNTS:
-            _check_count(name, getattr(self, name))
+            _check_count(name, getattr(self, name), least=1)
+        for name in _COUNTS_FROM_ZERO:
+            _check_count(name, getattr(self, name), least=0)
         _check_relations(self)
 
 
+_FLAGS = ("pre_vote", "shutdown_on_remove")
+_COUNTS_FROM_ZERO = ("catch_up_rounds",)
 _SECONDS = (
     "heartbeat_timeout",
     "election_timeout",
@@ -119,11 +133,12 @@ def _check_seconds(name: str, value: object) -> None:
         )
 
 
-def _check_count(name: str, value: object) -> None:
+def _check_count(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{name}={value!r} is not a whole number. Use at least 1.")
-    if value < 1:
-        raise ConfigError(f"{name}={value} is below 1: nothing could ever pass. Use at least 1.")
+        raise ConfigError(f"{name}={value!r} is not a whole number. Use at least {least}.")
+    if value < least:
+        why = "nothing could ever pass" if least else "there is no such number"
+        raise ConfigError(f"{name}={value} is below {least}: {why}. Use at least {least}.")
 
 
 def _check_relations(config: Config) -> None:

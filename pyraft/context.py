@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .config import Config
+from .errors import RaftError, TransferFailedError
 from .fsm_runner import FsmRunner
+from .futures import RaftFuture
 from .messages import AppendEntriesRequest, RpcHeader
 from .metrics import Metrics
 from .notifier import Notifier
@@ -60,12 +62,21 @@ class NodeContext:
         self.leadership_news = Waiters(runtime)
         self.log = NodeLogger(logging.getLogger("pyraft"), {"state": state})
         self.voted_at = 0.0  # when this server last gave its vote to another; main thread only
+        self._transfer_watch: _TransferWatch | None = None
         self._rpc_lock = runtime.lock()
         self._waiting_rpc_bytes = 0
 
     def take(self, deadline: float) -> Any:
         """The next event for the main thread, or None at ``deadline``."""
-        event = self.inbox.take(deadline)
+        watch = self._transfer_watch
+        while watch is not None and watch.deadline < deadline:
+            event = self.inbox.take(watch.deadline)
+            if event is not None:
+                break
+            self.end_transfer_watch(_not_handed_over(f"{watch.target} did not become leader in time"))
+            watch = None
+        else:
+            event = self.inbox.take(deadline)
         if event is None:
             self.metrics.main_woke_late(self.runtime.now() - deadline)
         elif isinstance(event, IncomingRpc):
@@ -90,6 +101,8 @@ class NodeContext:
         """Publish the role and who leads; the old leader is forgotten with the old role."""
         self.state.leader = leader
         self.state.role = role
+        if role is RaftState.LEADER:
+            self.end_transfer_watch(_not_handed_over(f"{self.id} became leader again"))
         self.leadership_news.notify()
 
     def heard_leader(self, request: AppendEntriesRequest) -> None:
@@ -100,6 +113,24 @@ class NodeContext:
             self.state.leader = leader
             self.log.info("following leader=%s address=%s", *leader)
             self.leadership_news.notify()
+        watch = self._transfer_watch
+        if watch is not None and request.term > watch.term:
+            won = leader[0] == watch.target
+            self.end_transfer_watch(None if won else _not_handed_over(f"{leader[0]} became leader instead"))
+
+    def watch_transfer(self, future: RaftFuture[None], target: str, term: int, deadline: float) -> None:
+        """Finish ``future`` by whoever leads next after ``term``: with success if it is ``target``."""
+        self._transfer_watch = _TransferWatch(future, target, term, deadline)
+
+    def end_transfer_watch(self, make_error: Callable[[], RaftError] | None) -> None:
+        """The watched transfer has succeeded (None) or failed; nothing if there is none."""
+        watch, self._transfer_watch = self._transfer_watch, None
+        if watch is None:
+            return
+        if make_error is None:
+            self.notifier.resolve(watch.future)
+        else:
+            self.notifier.fail([watch.future], make_error)
 
     def current_leader(self) -> str | None:
         """The id of the leader if it was heard within the heartbeat timeout (or is this server)."""
@@ -119,6 +150,19 @@ class NodeContext:
         if now.latest_index != before.latest_index:
             members = ", ".join(f"{s.id}@{s.address}({s.suffrage.name})" for s in now.latest.servers)
             self.log.info("configuration in force index=%d members=[%s]", now.latest_index, members)
+
+
+class _TransferWatch(NamedTuple):
+    """A leader told ``target`` to stand and has stepped down: who leads next?"""
+
+    future: RaftFuture[None]
+    target: str
+    term: int
+    deadline: float
+
+
+def _not_handed_over(why: str) -> Callable[[], RaftError]:
+    return lambda: TransferFailedError(f"leadership was not handed over as asked: {why}")
 
 
 class NodeLogger(logging.LoggerAdapter[logging.Logger]):

@@ -153,6 +153,14 @@ class NothingNewToSnapshotError(RaftError):
     """Nothing was applied since the last snapshot."""
 
 
+class TransferFailedError(RaftError):
+    """Leadership was not handed over; the text says where it stopped.  Who leads goes on leading."""
+
+
+class ReadTimeoutError(RaftError, TimeoutError):
+    """A read index was not confirmed, or not applied here, in the time that the caller gave it."""
+
+
 class UnsupportedProtocolError(RaftError):
     """The other server speaks a protocol version or lacks a call that this needs."""
 

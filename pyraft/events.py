@@ -5,13 +5,15 @@ Besides these, requests of other servers arrive as ``transport.base.IncomingRpc`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .configuration import Configuration
-from .errors import NodeFailedError
+from .errors import NodeFailedError, RaftError
 from .messages import RequestPreVoteResponse, RequestVoteResponse
 from .rules.membership import Standing
+from .rules.reconfiguration import MembershipChange
 
 if TYPE_CHECKING:
     from .futures import RaftFuture
@@ -54,6 +56,66 @@ class StandingHeard:
 
     peer: str
     standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderRequest:
+    """Somebody asked for what only a leader can do.  Every other role refuses it."""
+
+    future: RaftFuture[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipRequested(LeaderRequest):
+    """Somebody called add_voter() or one of its siblings.
+
+    ``deadline``: until when it may wait for its turn, an instant of the runtime's clock, or None.
+    """
+
+    change: MembershipChange
+    deadline: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRequested(LeaderRequest):
+    """Somebody called leadership_transfer().  ``target`` None: to the most up to date voter."""
+
+    target: str | None
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TransferAnswered:
+    """The server that is to take over answered, or not (``error``); ``future`` says which transfer."""
+
+    future: RaftFuture[Any]
+    error: RaftError | None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyRequested(LeaderRequest):
+    """Somebody called verify_leader()."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadIndexAsked:
+    """The reader thread of this server wants the leader's read index; it gets a ReadIndexAnswer."""
+
+    answer: Callable[[int | RaftError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHeard:
+    """A peer answered a request that was sent after somebody had asked for a round."""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignRequested:
+    """Somebody called campaign()."""
+
+    future: RaftFuture[None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 from .configuration import decode_configuration
-from .errors import CorruptStoreError, FSMFailedError, RaftShutdownError
+from .errors import CorruptStoreError, FSMFailedError, RaftShutdownError, ReadTimeoutError
 from .fsm import FSM, BatchingFSM, ConfigurationStore
 from .futures import RaftFuture
 from .log import Log, LogType
@@ -43,6 +44,13 @@ class _LookUp:
     def __init__(self, target: int) -> None:
         self.target = target
         self.taken = False
+
+
+class _ReadAt(NamedTuple):
+    """Reads that may go on once everything up to ``target`` is applied; each with its deadline."""
+
+    target: int
+    reads: Sequence[tuple[RaftFuture[int], float]]
 
 
 class _Stop:
@@ -85,6 +93,8 @@ class FsmRunner:
         self._fsm = fsm
         self._fsm_log = log
         self._on_progress = on_progress
+        self._runtime = runtime
+        self._reads: list[_ReadAt] = []
         self._batch: _Committed | None = None  # what is being applied, for whoever takes over
 
     # -- any thread; never blocks ------------------------------------------------------------
@@ -104,15 +114,25 @@ class FsmRunner:
         self._look_up = _LookUp(index)
         self._inbox.put(self._look_up)
 
-    def stop(self) -> None:
-        """Let the thread end after the entry that it is applying.  What waits is failed."""
-        self.stopping = True
+    def read_at(self, index: int, reads: Sequence[tuple[RaftFuture[int], float]]) -> None:
+        """Finish the futures with ``index`` once that is applied, unless their deadlines come first."""
+        self._inbox.put(_ReadAt(index, reads))
+
+    def stop(self, drain: bool = False) -> None:
+        """Let the thread end after the entry that it is applying.  What waits is failed.
+
+        ``drain``: only after all that was handed over before.
+        """
+        if not drain:
+            self.stopping = True
         self._inbox.put(_Stop())
 
     def abandon(self) -> None:
         """Take over from a thread that is stuck in user code: fail every future it still has."""
         self._inbox.close(self._dispose)
         self._dispose(self._batch)
+        for read in list(self._reads):
+            self._dispose(read)
 
     # -- the FSM thread ----------------------------------------------------------------------
 
@@ -125,12 +145,18 @@ class FsmRunner:
         """
         try:
             while not self.stopping:
-                event = self._inbox.take()
+                event = self._inbox.take(self._next_read_deadline())
                 if isinstance(event, _Committed):
                     self._take_batch(event)
+                elif isinstance(event, _ReadAt):
+                    self._reads.append(event)
                 elif isinstance(event, _LookUp):
                     event.taken = True
                     self._catch_up(event.target)
+                elif isinstance(event, _Stop):
+                    return
+                if self._reads:
+                    self._finish_reads()
                 self._on_progress()
                 self.applied.notify()
         except BaseException as error:
@@ -140,10 +166,43 @@ class FsmRunner:
             self.stopping = True
             self._inbox.close(self._dispose)
             self._dispose(self._batch)
+            for read in self._reads:
+                self._dispose(read)
             self.applied.notify()
+
+    # reads
+
+    def _next_read_deadline(self) -> float | None:
+        soonest = min((deadline for read in self._reads for _, deadline in read.reads), default=inf)
+        return None if soonest == inf else soonest
+
+    def _finish_reads(self) -> None:
+        """Finish the reads whose index is applied, and those whose time is up."""
+        now, waiting = self._runtime.now(), self._reads
+        self._reads = []
+        for index, reads in waiting:
+            if index <= self.applied_index:
+                for future, _ in reads:
+                    future.try_set_result(index)
+                continue
+            for future, deadline in reads:
+                if deadline <= now:
+                    future.try_set_exception(
+                        ReadTimeoutError(
+                            f"the FSM has applied {self.applied_index} and not {index}, the confirmed read index: "
+                            f"this server is behind; wait longer, or read elsewhere"
+                        )
+                    )
+            left = [read for read in reads if read[1] > now]
+            if left:
+                self._reads.append(_ReadAt(index, left))
+
+    # the log
 
     def _dispose(self, event: Any) -> None:
         """Fail the futures of commands that are not applied here any more."""
+        if isinstance(event, _ReadAt):
+            self._fail_futures([future for future, _ in event.reads], RaftShutdownError)
         if not isinstance(event, _Committed) or event.futures is None:
             return
         failure = self.failure

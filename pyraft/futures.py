@@ -17,10 +17,13 @@ import logging
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import WouldDeadlockError
 from .runtime import Runtime, Task, new_condition
+
+if TYPE_CHECKING:
+    from .configuration import Configuration
 
 _log = logging.getLogger(__name__)
 
@@ -252,6 +255,15 @@ class IndexFuture(RaftFuture[T]):
         if not self._index and self._exception is not None:
             raise self._exception
         return self._index
+
+
+class ConfigurationFuture(IndexFuture["Configuration"]):
+    """The members of the cluster; done from the start.  ``index``: of their log entry, 0 if none."""
+
+    @property
+    def configuration(self) -> Configuration:
+        """The latest configuration in this server's log, committed or not."""
+        return self.result()
 
 
 class ApplyFuture(IndexFuture[Any]):

@@ -14,10 +14,10 @@ from typing import Any
 
 from .config import Config
 from .errors import RaftError
-from .events import HigherTermSeen
+from .events import HigherTermSeen, PeerHeard
 from .messages import AppendEntriesRequest, AppendEntriesResponse, RpcHeader
 from .rules.timing import back_off, heartbeat_interval
-from .runtime import Inbox, Runtime
+from .runtime import Inbox, NotifyChannel, Runtime
 from .sessions import Session
 from .transport.base import Transport
 
@@ -26,6 +26,10 @@ _log = logging.getLogger(__name__)
 
 class _Stop:
     pass
+
+
+class _BeatNow:
+    """A poke: somebody waits for an answer to a request that is sent from now on."""
 
 
 class Heartbeat:
@@ -52,7 +56,12 @@ class Heartbeat:
         self._on_reachable = on_reachable
         self._rng = runtime.random(f"heartbeat:{header.id}:{session.peer.id}")
         self._inbox: Inbox = runtime.inbox(f"{header.id}-beat-{session.peer.id}")
+        self._question = NotifyChannel(self._inbox, _BeatNow())
         self._failures = 0
+
+    def beat_now(self) -> None:
+        """Send one without waiting for the next interval.  Any thread."""
+        self._question.poke()
 
     def stop(self) -> None:
         """Let the thread end.  Any thread; the session must have been ended before."""
@@ -61,6 +70,7 @@ class Heartbeat:
     def run(self) -> None:
         """The thread's life: until the session ends."""
         while self._session.alive:
+            self._question.clear()  # before the beat, which answers what was asked until now
             if self._session.may_send(self._runtime.now(), self._config.election_timeout):
                 self._beat()
             if isinstance(self._inbox.take(self._runtime.now() + self._pause()), _Stop):
@@ -82,8 +92,8 @@ class Heartbeat:
             self._on_reachable()
         if response.term > session.leadership.term:
             self._to_main(HigherTermSeen(session, response.term))
-        elif response.term == session.leadership.term:
-            session.heard(sent_at)
+        elif response.term == session.leadership.term and session.heard(sent_at):
+            self._to_main(PeerHeard(session))
 
     def _pause(self) -> float:
         interval = heartbeat_interval(self._config.heartbeat_timeout, self._rng)

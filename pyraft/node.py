@@ -14,14 +14,23 @@ from .config import Config
 from .configuration import Configuration
 from .context import NodeContext
 from .errors import NodeFailedError, RaftError, RaftShutdownError, ShutdownTimeoutError, TransportError
-from .events import BootstrapRequested, NodeFailed, ProposalsWaiting, StopRequested
+from .events import (
+    BootstrapRequested,
+    CampaignRequested,
+    LeaderRequest,
+    NodeFailed,
+    ProposalsWaiting,
+    ReadIndexAsked,
+    StopRequested,
+)
 from .fsm import FSM
 from .fsm_runner import FsmRunner
-from .futures import RaftFuture, ShutdownFuture
+from .futures import ShutdownFuture
 from .logstore.base import LogStore, StableStore
 from .messages import AppendEntriesRequest, InstallSnapshotRequest, InstallSnapshotResponse
 from .notifier import Notifier
 from .proposals import ProposalQueue
+from .reads import Reader
 from .roles.arrival import Arrival
 from .roles.base import Next, Role, RoleName
 from .roles.candidate import Candidate
@@ -98,11 +107,13 @@ class Node:
             notifier=notifier,
             spawn=self._spawn,
         )
+        self.reader = Reader(self.context)
         self._tasks: list[Task] = []
         self._main: Task | None = None
         self._fsm_task: Task | None = None
         self._notify_task: Task | None = None
         self._grace: float | None = None
+        self._drain = False
         self._stopped = False
         self._stop_waiters = Waiters(runtime)
         self.stopped_future: ShutdownFuture = ShutdownFuture(runtime, lambda: self._main)
@@ -117,6 +128,7 @@ class Node:
             f"{name}-notify", self._guarded("notify", context.notifier.run)
         )
         self._fsm_task = self._runtime.spawn(f"{name}-fsm", self._guarded("fsm", context.fsm.run))
+        self._tasks.append(self._runtime.spawn(f"{name}-read", self._guarded("read", self.reader.run)))
         self._main = self._runtime.spawn(f"{name}-main", self._run)
         try:
             context.transport.serve(self)
@@ -144,8 +156,9 @@ class Node:
         """Refuse a snapshot: this server cannot install any yet.  On a thread of the transport."""
         return TransportError(UNEXPECTED_TEXT)
 
-    def bootstrap(self, configuration: Configuration, future: RaftFuture[None]) -> None:
-        self._inbox.put(BootstrapRequested(configuration, future))
+    def ask(self, request: LeaderRequest | BootstrapRequested | CampaignRequested) -> None:
+        """Leave ``request`` for the main thread, which finishes its future sooner or later."""
+        self._inbox.put(request)
 
     def stop(self, grace: float | None) -> None:
         """Ask the server to end.  ``grace``: seconds to wait for user code that does not return."""
@@ -235,6 +248,7 @@ class Node:
             transition = Arrival(context, self._arrival).run()
         while transition.role is not RoleName.STOP:
             transition = self._role_for(transition).run()
+        self._drain = transition.drain
 
     def _role_for(self, transition: Next) -> Role:
         match transition.role:
@@ -265,14 +279,16 @@ class Node:
             error.__cause__ = failure
             return error
 
+        context.end_transfer_watch(refused)
         waiting = context.proposals.close(refused)
         context.notifier.fail([proposal.future for proposal in waiting], refused)
         self._inbox.close(lambda event: _dispose(event, context.notifier, refused))
+        self.reader.stop()
         try:
             context.transport.close()
         except Exception:
             context.log.exception("the transport did not close cleanly")
-        context.fsm.stop()
+        context.fsm.stop(drain=self._drain)
         stuck = self._join_user_threads()
         for task in self._tasks:
             if not task.join(context.config.election_timeout * 2 + 5):
@@ -326,7 +342,9 @@ def _describe_stuck(task: Task, where: str, grace: float) -> str:
 
 def _dispose(event: Any, notifier: Notifier, refused: Callable[[], RaftError]) -> None:
     """What becomes of an event that reaches a main thread that is gone."""
-    if isinstance(event, BootstrapRequested):
+    if isinstance(event, BootstrapRequested | CampaignRequested | LeaderRequest):
         notifier.fail([event.future], refused)
+    elif isinstance(event, ReadIndexAsked):
+        event.answer(refused())
     elif isinstance(event, IncomingRpc):
         event.respond(TransportError("raft is already shutdown"))

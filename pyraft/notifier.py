@@ -45,6 +45,10 @@ class Notifier:
         if waiting:
             self._inbox.put(_Failed(waiting, make_error))
 
+    def fail_one(self, future: RaftFuture[Any], error: BaseException) -> None:
+        """Finish ``future`` with ``error``, which nobody else gets."""
+        self._inbox.put(_Failed([future], lambda: error))
+
     def stop(self) -> None:
         """Let the thread end once it has done what was asked before."""
         self._inbox.put(_Stop())

@@ -24,13 +24,22 @@ from .errors import (
     RaftShutdownError,
     WouldDeadlockError,
 )
+from .events import (
+    BootstrapRequested,
+    CampaignRequested,
+    LeaderRequest,
+    MembershipRequested,
+    TransferRequested,
+    VerifyRequested,
+)
 from .fsm import FSM
-from .futures import ApplyFuture, IndexFuture, RaftFuture
+from .futures import ApplyFuture, ConfigurationFuture, IndexFuture, RaftFuture
 from .log import Log, LogType
 from .logstore.base import LogStore, StableStore
 from .node import Node
 from .proposals import Proposal
 from .rules.election import Ballot, has_promised
+from .rules.reconfiguration import Change, MembershipChange
 from .runtime import ForkGuard, Runtime, ThreadRuntime
 from .snapshots.base import SnapshotStore
 from .state import BALLOT_KEY, RaftState, encode_ballot, load_ballot
@@ -323,8 +332,137 @@ class Raft:
         if self._state.role is RaftState.SHUTDOWN:
             future.try_set_exception(self._shut_down())
         else:
-            self._node.bootstrap(configuration, future)
+            self._node.ask(BootstrapRequested(configuration, future))
         return future
+
+    # -- members and leadership ------------------------------------------------------------------
+
+    def add_voter(
+        self, id: str, address: str, prev_index: int = 0, timeout: float | None = None
+    ) -> IndexFuture[None]:
+        """Let the server ``id`` at ``address`` vote; it may be new, or a member without a vote.
+
+        The leader first brings it up to date (``Config.catch_up_rounds``), so that the cluster
+        does not have to wait for it.  For a voter this changes its address.
+
+        Args:
+            prev_index: 0, or the index of the configuration that you decided upon
+                (``get_configuration().index``): if another one is in force, nothing happens.
+            timeout: how long it may wait for its turn and for the server to catch up (then
+                EnqueueTimeoutError, and nothing has changed).
+
+        Returns a future that resolves once the change is committed.  It fails with ConfigError
+        if the change is illegal, NotLeaderError, LeadershipLostError (it may still happen) or
+        LeadershipTransferInProgressError.
+
+        Source: dissertation §4.1, §4.2.1.
+        """
+        return self._change(MembershipChange(Change.ADD_VOTER, id, address, prev_index), timeout)
+
+    def add_nonvoter(
+        self, id: str, address: str, prev_index: int = 0, timeout: float | None = None
+    ) -> IndexFuture[None]:
+        """Let a server receive the log without a vote.  A voter keeps its vote: only its address changes.
+
+        Arguments and errors as for ``add_voter``; it is not waited for.
+        """
+        return self._change(MembershipChange(Change.ADD_NONVOTER, id, address, prev_index), timeout)
+
+    def demote_voter(self, id: str, prev_index: int = 0, timeout: float | None = None) -> IndexFuture[None]:
+        """Take a server's vote away; it goes on receiving the log.  As for ``add_voter``."""
+        return self._change(MembershipChange(Change.DEMOTE_VOTER, id, "", prev_index), timeout)
+
+    def remove_server(self, id: str, prev_index: int = 0, timeout: float | None = None) -> IndexFuture[None]:
+        """Remove a server, which may be the leader itself.  As for ``add_voter``.
+
+        A removed leader steps down once the change is committed, and shuts down
+        (``Config.shutdown_on_remove``).
+        """
+        return self._change(MembershipChange(Change.REMOVE_SERVER, id, "", prev_index), timeout)
+
+    def _change(self, change: MembershipChange, timeout: float | None) -> IndexFuture[None]:
+        _check_change(change)
+        self._check_usable()
+        future: IndexFuture[None] = IndexFuture(self._runtime)
+        deadline = None if timeout is None else self._runtime.now() + timeout
+        self._ask_leader(MembershipRequested(future, change, deadline))
+        return future
+
+    def get_configuration(self) -> ConfigurationFuture:
+        """The latest members in this server's log, and the index of their entry.  Never blocks."""
+        self._check_usable()
+        configurations = self._state.configurations
+        future = ConfigurationFuture(self._runtime)
+        future._index = configurations.latest_index
+        future.try_set_result(configurations.latest)
+        return future
+
+    def leadership_transfer(self, id: str | None = None, address: str | None = None) -> RaftFuture[None]:
+        """Hand leadership to the voter ``id``, or to the most up to date one.
+
+        The future resolves once that server leads, as far as this one has heard, and fails
+        with TransferFailedError after about an election timeout; then, or if another server
+        won, this one may lead again.  Meanwhile commands fail with
+        LeadershipTransferInProgressError.  Also NotLeaderError, NotVoterError, ConfigError.
+
+        Source: dissertation §3.10.
+        """
+        self._check_usable()
+        future: RaftFuture[None] = RaftFuture(self._runtime)
+        self._ask_leader(TransferRequested(future, id, address))
+        return future
+
+    def campaign(self) -> RaftFuture[None]:
+        """Stand for election now; the future resolves when that begins.
+
+        With pre-votes the others refuse while they hear from a leader.  On the leader nothing
+        happens.  Fails with NotVoterError on a server that may not stand.
+        """
+        self._check_usable()
+        future: RaftFuture[None] = RaftFuture(self._runtime)
+        if self._state.role is RaftState.SHUTDOWN:
+            future.try_set_exception(self._shut_down())
+        else:
+            self._node.ask(CampaignRequested(future))
+        return future
+
+    # -- reads -----------------------------------------------------------------------------------
+
+    def verify_leader(self) -> RaftFuture[None]:
+        """A future that resolves once a majority of the voters has confirmed, after this call, that
+        this server leads.  It fails with NotLeaderError otherwise.
+
+        It says nothing about how far the FSM is: to read, use ``read_index``.
+        """
+        self._check_usable()
+        future: RaftFuture[None] = RaftFuture(self._runtime)
+        self._ask_leader(VerifyRequested(future))
+        return future
+
+    def read_index(self, timeout: float | None = None) -> RaftFuture[int]:
+        """A future that resolves once our FSM holds every write acknowledged before this call.
+
+        Works on any member: one that does not lead asks the leader.  All reads that wait share
+        one round of heartbeats.  The result is the log index.  It goes on trying through
+        elections until ``timeout`` seconds have passed (then ReadTimeoutError; None = no limit).
+        Fails with UnsupportedProtocolError where a Go server leads.
+
+        Source: dissertation §6.4.
+        """
+        self._check_usable()
+        future: RaftFuture[int] = RaftFuture(self._runtime)
+        if self._state.role is RaftState.SHUTDOWN:
+            future.try_set_exception(self._shut_down())
+        else:
+            deadline = None if timeout is None else self._runtime.now() + timeout
+            self._node.reader.ask(future, deadline)
+        return future
+
+    def _ask_leader(self, request: LeaderRequest) -> None:
+        if self._state.role is RaftState.LEADER:
+            self._node.ask(request)
+        else:
+            request.future.try_set_exception(self._refusal())
 
     # -- waiting ---------------------------------------------------------------------------------
 
@@ -521,6 +659,16 @@ def _as_bytes(value: object) -> bytes:
     raise TypeError(
         f"a command is bytes and not {type(value).__name__}: encode it first, for example text.encode()"
     )
+
+
+def _check_change(change: MembershipChange) -> None:
+    for name, value in (("id", change.id), ("address", change.address)):
+        if not isinstance(value, str):
+            raise ConfigError(f"{change.kind.value}: {name}={value!r} is not text: pass a str")
+    if type(change.prev_index) is not int or change.prev_index < 0:
+        raise ConfigError(
+            f"{change.kind.value}: prev_index={change.prev_index!r} is not a log index: pass 0 or more"
+        )
 
 
 def _configuration_text(configuration: Configuration) -> str:

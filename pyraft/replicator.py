@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from .config import Config
 from .errors import LogNotFoundError, RaftError, TransportError
-from .events import HigherTermSeen, PeerMatched
+from .events import HigherTermSeen, PeerHeard, PeerMatched
 from .log import Log
 from .messages import AppendEntriesRequest, AppendEntriesResponse, RpcHeader
 from .node_log import NodeLog
@@ -407,9 +407,11 @@ class Replicator:
         if response.term > term:
             self._to_main(HigherTermSeen(session, response.term))
         elif response.term == term:
-            session.heard(sent_at)
+            asked = session.heard(sent_at)
             if response.success:
                 self._to_main(PeerMatched(session, request.prev_log_entry + len(request.entries)))
+            elif asked:
+                self._to_main(PeerHeard(session))
         # An answer of an older term is of no use: the peer no longer stands by it.
 
     def _go_on_after(self, request: AppendEntriesRequest, response: AppendEntriesResponse) -> bool:

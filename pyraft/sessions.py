@@ -7,6 +7,8 @@ deposed leader's thread cannot send a mix of two logs under its old term.
 
 from __future__ import annotations
 
+from math import inf
+
 from .configuration import Server
 
 
@@ -21,15 +23,18 @@ class Leadership:
         commit_index: the leader's.
         write_began_at: when the log write under way began, or None.  A disk that stalls
             must cause a failover, so nobody sends anything once it is too old.
+        asked_at: when the oldest question was asked that waits for a majority's answers;
+            infinite if there is none.
     """
 
-    __slots__ = ("alive", "commit_index", "term", "write_began_at")
+    __slots__ = ("alive", "asked_at", "commit_index", "term", "write_began_at")
 
     def __init__(self, term: int, commit_index: int) -> None:
         self.term = term
         self.alive = True
         self.commit_index = commit_index
         self.write_began_at: float | None = None
+        self.asked_at = inf
 
 
 class Session:
@@ -63,13 +68,15 @@ class Session:
         """Nothing may be sent or counted for this session from now on."""
         self._alive = False
 
-    def heard(self, sent_at: float) -> None:
+    def heard(self, sent_at: float) -> bool:
         """The peer answered, in our term, a request sent at ``sent_at``.
 
-        Two threads may do this at once; the loser costs the lease one heartbeat, no more.
+        Returns whether somebody waits for that.  Two threads may do this at once; the loser
+        costs the lease one heartbeat, and a round one more, no more.
         """
         if sent_at > self.contact:
             self.contact = sent_at
+        return sent_at > self.leadership.asked_at
 
     def may_send(self, now: float, patience: float) -> bool:
         """False once the session ended, or while the leader's disk has stalled for too long."""

@@ -41,6 +41,7 @@ LAYERS = {
         "heartbeat",
         "notifier",
         "proposals",
+        "reads",
         "replicator",
         "rpc_handlers",
         "snapshotter",

@@ -11,8 +11,17 @@ from __future__ import annotations
 
 from ..configuration import Configuration, Server
 from ..context import NodeContext
-from ..errors import RaftError, TransportError, UnsupportedProtocolError
-from ..events import BootstrapRequested, NodeFailed, ProposalsWaiting, StandingHeard, StopRequested
+from ..errors import NotVoterError, RaftError, TransportError, UnsupportedProtocolError
+from ..events import (
+    BootstrapRequested,
+    CampaignRequested,
+    LeaderRequest,
+    NodeFailed,
+    ProposalsWaiting,
+    ReadIndexAsked,
+    StandingHeard,
+    StopRequested,
+)
 from ..messages import (
     RequestPreVoteRequest,
     RequestPreVoteResponse,
@@ -26,7 +35,7 @@ from ..rules.timing import back_off
 from ..runtime import Signal
 from ..state import RaftState
 from ..transport.base import IncomingRpc
-from .base import Next, RoleName, raise_failure, refuse_bootstrap, refuse_proposals
+from .base import Next, RoleName, raise_failure, refuse_bootstrap, refuse_proposals, refuse_request
 from .follower import begin_cluster
 
 _SAY_SO_EVERY = 5.0  # seconds
@@ -79,6 +88,11 @@ class Arrival:
                     refuse_proposals(node)
                 case BootstrapRequested():
                     refuse_bootstrap(node, event, f"{node.id} is about to bootstrap by itself")
+                case LeaderRequest() | ReadIndexAsked():
+                    refuse_request(node, event)
+                case CampaignRequested():
+                    text = f"{node.id} does not stand for election: it does not know yet what it may have promised"
+                    node.notifier.fail_one(event.future, NotVoterError(text))
                 case NodeFailed():
                     raise_failure(event)
                 case StopRequested():

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from .. import rpc_handlers
 from ..context import NodeContext
-from ..errors import CantBootstrapError, NodeFailedError, NotLeaderError
-from ..events import BootstrapRequested, NodeFailed
+from ..errors import CantBootstrapError, NodeFailedError, NotLeaderError, TransportError
+from ..events import BootstrapRequested, LeaderRequest, NodeFailed, ReadIndexAsked
 from ..messages import TimeoutNowRequest, TimeoutNowResponse
 from ..transport.base import IncomingRpc
 
@@ -30,6 +30,8 @@ class Next:
 
     role: RoleName
     carry: IncomingRpc | None = None
+    drain: bool = False
+    """With STOP: first apply what is committed, because callers wait for it."""
 
 
 class Role(Protocol):
@@ -67,6 +69,19 @@ def refuse_bootstrap(node: NodeContext, event: BootstrapRequested, why: str) -> 
     node.notifier.fail([event.future], lambda: CantBootstrapError(why))
 
 
+def refuse_request(node: NodeContext, event: LeaderRequest | ReadIndexAsked) -> None:
+    """This server does not lead."""
+    leader_id, address = node.state.leader or (None, None)
+
+    def not_leader() -> NotLeaderError:
+        return NotLeaderError(node.id, leader_id, address)
+
+    if isinstance(event, LeaderRequest):
+        node.notifier.fail([event.future], not_leader)
+    else:
+        event.answer(not_leader())
+
+
 def raise_failure(event: NodeFailed) -> None:
     """Another thread failed: end the main thread with its error."""
     error: NodeFailedError = event.error
@@ -82,12 +97,16 @@ def accept_timeout_now(node: NodeContext, rpc: IncomingRpc) -> Next | None:
     Source: dissertation §3.10.
     """
     assert isinstance(rpc.request, TimeoutNowRequest)
+    request = rpc.request
     may_vote = node.state.is_voter and node.state.ballot.newborn is None
-    if node.current_leader() != rpc.request.header.id or not may_vote:
+    is_current = request.term in (0, node.state.ballot.term)  # 0: a Go server, which does not say
+    if node.current_leader() != request.header.id or not is_current or not may_vote:
         node.log.warning(
-            "ignored TimeoutNow from=%s: it does not lead us, or we do not vote", rpc.request.header.id
+            "ignored TimeoutNow from=%s: it does not lead us, or we do not vote", request.header.id
         )
-        rpc.respond(TimeoutNowResponse(node.header))
+        rpc.respond(
+            TransportError(f"{node.id} does not stand: the sender does not lead it, or it does not vote")
+        )
         return None
     rpc.respond(TimeoutNowResponse(node.header))
     return Next(RoleName.TRANSFER_CANDIDATE)

@@ -10,12 +10,17 @@ from ..context import NodeContext
 from ..errors import RaftError, TransportError
 from ..events import (
     BootstrapRequested,
+    CampaignRequested,
     HigherTermSeen,
+    LeaderRequest,
     NodeFailed,
+    PeerHeard,
     PeerMatched,
     ProposalsWaiting,
+    ReadIndexAsked,
     StandingHeard,
     StopRequested,
+    TransferAnswered,
     VoteReceived,
 )
 from ..messages import (
@@ -39,6 +44,7 @@ from .base import (
     raise_failure,
     refuse_bootstrap,
     refuse_proposals,
+    refuse_request,
 )
 
 VoteRequest = RequestVoteRequest | RequestPreVoteRequest
@@ -77,13 +83,19 @@ class Candidate:
                     transition = self._on_rpc(event)
                 case ProposalsWaiting():
                     refuse_proposals(node)
+                case CampaignRequested():
+                    node.notifier.resolve(event.future)  # it stands already
                 case BootstrapRequested():
                     refuse_bootstrap(node, event, f"{node.id} is a candidate: it has a cluster already")
+                case LeaderRequest() | ReadIndexAsked():
+                    refuse_request(node, event)
                 case NodeFailed():
                     raise_failure(event)
                 case StopRequested():
                     return Next(RoleName.STOP)
-                case PeerMatched() | HigherTermSeen() | VoteReceived() | StandingHeard():
+                case PeerMatched() | PeerHeard() | HigherTermSeen() | TransferAnswered():
+                    pass  # meant for a leader that this server is no more
+                case VoteReceived() | StandingHeard():
                     pass  # of an earlier role or election
         return transition
 

@@ -10,12 +10,17 @@ from ..context import NodeContext
 from ..errors import ConfigError, NodeFailedError, NotVoterError
 from ..events import (
     BootstrapRequested,
+    CampaignRequested,
     HigherTermSeen,
+    LeaderRequest,
     NodeFailed,
+    PeerHeard,
     PeerMatched,
     ProposalsWaiting,
+    ReadIndexAsked,
     StandingHeard,
     StopRequested,
+    TransferAnswered,
     VoteReceived,
 )
 from ..log import Log, LogType
@@ -32,6 +37,7 @@ from .base import (
     raise_failure,
     refuse_bootstrap,
     refuse_proposals,
+    refuse_request,
 )
 
 
@@ -73,11 +79,18 @@ class Follower:
                     refuse_proposals(node)
                 case BootstrapRequested():
                     self._bootstrap(event)
+                case CampaignRequested():
+                    if self._accept_campaign(event):
+                        return Next(RoleName.CANDIDATE)
+                case LeaderRequest() | ReadIndexAsked():
+                    refuse_request(node, event)
                 case NodeFailed():
                     raise_failure(event)
                 case StopRequested():
                     return Next(RoleName.STOP)
-                case PeerMatched() | HigherTermSeen() | VoteReceived() | StandingHeard():
+                case PeerMatched() | PeerHeard() | HigherTermSeen() | TransferAnswered():
+                    pass  # meant for a leader that this server is no more
+                case VoteReceived() | StandingHeard():
                     pass  # meant for a role that this server has left
 
     def _election_at(self) -> float:
@@ -121,6 +134,16 @@ class Follower:
         if state.ballot.newborn is not None:
             return "its disk was empty, and it has not caught up with what it may have held before"
         return None
+
+    def _accept_campaign(self, event: CampaignRequested) -> bool:
+        node, why_not = self._node, self._why_not_stand()
+        if why_not is None:
+            node.log.info("standing for election because somebody asked for it")
+            node.notifier.resolve(event.future)
+            return True
+        text = f"{node.id} does not stand for election: {why_not}"
+        node.notifier.fail([event.future], lambda: NotVoterError(text))
+        return False
 
     def _bootstrap(self, event: BootstrapRequested) -> None:
         """Begin a cluster with the given configuration (a live BootstrapCluster)."""

@@ -10,26 +10,42 @@ it was elected in.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
-from ..configuration import Server
+from ..configuration import Configuration, Server, encode_configuration
 from ..context import NodeContext
-from ..errors import LeadershipLostError, NodeFailedError, TransportError
+from ..errors import (
+    LeadershipLostError,
+    LeadershipTransferInProgressError,
+    NodeFailedError,
+    NotLeaderError,
+    RaftError,
+    TransportError,
+)
 from ..events import (
     BootstrapRequested,
+    CampaignRequested,
     HigherTermSeen,
+    LeaderRequest,
+    MembershipRequested,
     NodeFailed,
+    PeerHeard,
     PeerMatched,
     ProposalsWaiting,
+    ReadIndexAsked,
     StandingHeard,
     StopRequested,
+    TransferAnswered,
+    TransferRequested,
+    VerifyRequested,
     VoteReceived,
 )
-from ..futures import RaftFuture
+from ..futures import IndexFuture, RaftFuture
 from ..heartbeat import Heartbeat
 from ..log import EntryEncoder, Log, LogType
-from ..messages import AppendEntriesRequest, TimeoutNowRequest
+from ..messages import AppendEntriesRequest, ReadIndexRequest, ReadIndexResponse, TimeoutNowRequest
 from ..proposals import Proposal
 from ..replicator import Replicator
 from ..rules.commitment import leader_commit_index
@@ -38,6 +54,9 @@ from ..sessions import Leadership, Session
 from ..state import RaftState
 from ..transport.base import IncomingRpc
 from .base import Next, RoleName, answer, raise_failure, refuse_bootstrap
+from .membership_changes import MembershipChanges
+from .read_rounds import ReadRounds
+from .transfer import Transfers
 
 _SHORTEST_LEASE_CHECK = 0.01  # seconds
 
@@ -58,6 +77,20 @@ class _Peer(NamedTuple):
     replicator: Replicator
     heartbeat: Heartbeat
 
+    def end(self) -> None:
+        """Nothing may be sent or counted any more; the threads go."""
+        self.session.end()
+        self.replicator.stop()
+        self.heartbeat.stop()
+
+
+class _Leaving(NamedTuple):
+    """A peer that was removed and may not know yet."""
+
+    peer: _Peer
+    removed_at: int  # log index of the configuration without it
+    until: float
+
 
 class Leader:
     """One leadership."""
@@ -66,7 +99,13 @@ class Leader:
         self._node = node
         self._leadership = Leadership(node.state.ballot.term, node.state.commit_index)
         self._peers: dict[str, _Peer] = {}
+        self._leaving: dict[str, _Leaving] = {}
+        self._changes = MembershipChanges(node, self)
+        self._reads = ReadRounds(node, self._leadership, self._contacts, self._beat_now)
+        self._transfers = Transfers(node, self._leadership.term, self._match_of)
+        self._departure: Next | None = None  # where to go once this server is no voter any more
         self._in_flight: deque[_Batch] = deque()
+        self._lease_check_at = 0.0
         self._written = node.state.log.last.index  # durable here; our own match index
         self._first_of_term = 0
         self._unapplied: deque[tuple[int, int]] = deque()  # (last index, bytes) of appended batches
@@ -102,22 +141,34 @@ class Leader:
     def _serve(self) -> Next:
         node = self._node
         transition: Next | None = None
-        lease_check_at = self._next_lease_check()
-        while transition is None:
-            event = node.take(lease_check_at)
+        self._lease_check_at = self._next_lease_check()
+        wake_at = self._lease_check_at
+        while transition is None and self._departure is None:
+            event = node.take(wake_at)
             match event:
                 case PeerMatched():
                     self._on_matched(event)
                 case ProposalsWaiting():
                     transition = self._append_waiting()
                 case None:
-                    transition = self._check_lease()
-                    lease_check_at = self._next_lease_check()
+                    transition = self._on_timer()
+                    wake_at = self._next_timer()
                 case IncomingRpc():
                     transition = self._on_rpc(event)
-                case HigherTermSeen(session=session) if session.alive:
+                case PeerHeard():
+                    self._reads.look()
+                case HigherTermSeen(session=session) if session.alive and not self._is_leaving(session):
                     node.log.info("stepping down: peer=%s is in term=%d", session.peer.id, event.term)
                     transition = self._adopt(event.term)
+                case LeaderRequest():
+                    self._on_request(event)
+                    wake_at = min(wake_at, self._next_timer())
+                case TransferAnswered():
+                    self._transfers.on_answer(event)
+                case ReadIndexAsked():
+                    self._reads.read(event.answer, self._may_read())
+                case CampaignRequested():
+                    node.notifier.resolve(event.future)  # it leads already
                 case BootstrapRequested():
                     refuse_bootstrap(node, event, f"{node.id} is the leader: it has a cluster already")
                 case NodeFailed():
@@ -126,7 +177,32 @@ class Leader:
                     return Next(RoleName.STOP)
                 case HigherTermSeen() | VoteReceived() | StandingHeard():
                     pass  # of an ended session or an earlier role
-        return transition
+        return transition or self._departure or Next(RoleName.FOLLOWER)
+
+    def _on_request(self, request: LeaderRequest) -> None:
+        match request:
+            case MembershipRequested():
+                self._changes.add(request)
+            case TransferRequested():
+                self._transfers.begin(request)
+            case VerifyRequested():
+                self._reads.verify(_finish_with(self._node, request.future))
+
+    def _on_timer(self) -> Next | None:
+        now = self._node.runtime.now()
+        self._transfers.expire()
+        self._changes.expire()
+        for id, leaving in list(self._leaving.items()):
+            if leaving.until <= now:
+                self._leaving.pop(id).peer.end()
+        if now < self._lease_check_at:
+            return None
+        self._lease_check_at = self._next_lease_check()
+        return self._check_lease()
+
+    def _next_timer(self) -> float:
+        leaving = [leaving.until for leaving in self._leaving.values()]
+        return min([self._lease_check_at, self._transfers.wake_at, self._changes.wake_at(), *leaving])
 
     # -- appending -------------------------------------------------------------------------
 
@@ -134,6 +210,9 @@ class Leader:
         """Take everything that waits, bounded by entries and bytes, into the log at once."""
         node, config = self._node, self._node.config
         node.proposals.channel.clear()  # before looking: a later poke is then not lost
+        if self._transfers.is_active:
+            self._refuse_during_transfer()
+            return None
         if not self._has_room():
             return None  # the FSM pokes when it gets on
         proposals = node.proposals.take(config.max_append_entries, config.max_append_bytes)
@@ -145,6 +224,13 @@ class Leader:
         if len(node.proposals):
             node.proposals.channel.poke()  # RPCs that came meanwhile go first
         return transition
+
+    def _refuse_during_transfer(self) -> None:
+        node, config = self._node, self._node.config
+        waiting = node.proposals.take(config.max_proposals, config.max_proposal_bytes)
+        node.notifier.fail([proposal.future for proposal in waiting], _handing_over(node.id))
+        if len(node.proposals):
+            node.proposals.channel.poke()
 
     def _has_room(self) -> bool:
         """Whether the log may run further ahead of the FSM."""
@@ -214,6 +300,12 @@ class Leader:
         if event.index > session.match_index:
             session.match_index = event.index
             self._advance_commit()
+            self._transfers.go_on()
+            self._changes.go_on()
+            leaving = self._leaving.get(session.peer.id)
+            if leaving is not None and event.index >= leaving.removed_at:
+                self._leaving.pop(session.peer.id).peer.end()
+        self._reads.look()
 
     def _advance_commit(self) -> None:
         """Commit what a majority of the voters holds durably, and hand it to the FSM in one batch."""
@@ -232,10 +324,16 @@ class Leader:
         commit = min(commit, self._written)
         if commit <= state.commit_index:
             return
-        before = state.commit_index
+        before, configuration = state.commit_index, state.configurations.committed_index
         state.advance_commit(commit)
         self._leadership.commit_index = commit
         self._hand_over(before, commit)
+        if before < self._first_of_term <= commit:
+            self._reads.own_term_committed()
+        if state.configurations.committed_index != configuration:
+            self._configuration_committed()
+        if self._changes.is_waiting:
+            self._changes.go_on()
 
     def _hand_over(self, before: int, commit: int) -> None:
         """Give the committed prefix of the in-flight list to the FSM thread."""
@@ -272,15 +370,19 @@ class Leader:
         return self._node.config.leader_lease_timeout
 
     def _lease_ends_at(self, now: float) -> float:
+        return lease_ends_at([min(contact, now) for contact in self._contacts()], self._lease)
+
+    def _contacts(self) -> list[float]:
+        """For every voter, when the latest request was sent that it answered; ourselves: always."""
         contacts = []
         for voter in self._node.state.configuration.voters:
             if voter.id == self._node.id:
-                contacts.append(now)
+                contacts.append(inf)
             elif voter.id in self._peers:
                 contacts.append(self._peers[voter.id].session.contact)
             else:
-                contacts.append(float("-inf"))
-        return lease_ends_at(contacts, self._lease)
+                contacts.append(-inf)
+        return contacts
 
     def _next_lease_check(self) -> float:
         now = self._node.runtime.now()
@@ -295,6 +397,9 @@ class Leader:
         if isinstance(request, TimeoutNowRequest):
             rpc.respond(TransportError(f"{node.id} leads: nobody but itself could tell it to stand"))
             return None
+        if isinstance(request, ReadIndexRequest):
+            self._reads.read(_answer_read(node, rpc, self._leadership.term), self._may_read())
+            return None
         answer(node, rpc)
         if node.state.ballot.term > self._leadership.term:
             node.log.info("stepping down: a vote was asked for in a later term")
@@ -306,7 +411,107 @@ class Leader:
         self._node.state.adopt_term(term)
         return Next(RoleName.FOLLOWER)
 
-    # -- peers -----------------------------------------------------------------------------------
+    def _may_read(self) -> bool:
+        return self._node.state.commit_index >= self._first_of_term
+
+    # -- members ---------------------------------------------------------------------------------
+
+    def can_change(self) -> bool:
+        """Source: dissertation §4.1, and its erratum: not before an own-term entry is committed."""
+        configurations = self._node.state.configurations
+        return (
+            self._may_read()
+            and configurations.latest_index == configurations.committed_index
+            and not self._transfers.is_active
+            and self._departure is None
+        )
+
+    def append_configuration(self, configuration: Configuration, future: RaftFuture[None]) -> None:
+        """Append ``configuration``, which is in force from here on.
+
+        Raises:
+            StorageError: as ``_append``.
+        """
+        state = self._node.state
+        before = state.configurations
+        entry = self._own_entry(LogType.CONFIGURATION, encode_configuration(configuration))
+        assert isinstance(future, IndexFuture)
+        future._index = entry.index
+        state.take_configurations([entry])
+        self._node.configurations_changed(before)
+        self._follow_configuration()
+        self._transfers.target_changed()
+        transition = self._append([entry], [future])
+        self._departure = self._departure or transition
+
+    def _follow_configuration(self) -> None:
+        """Replicate to every member, at its present address."""
+        for server in self._node.state.configuration.servers:
+            if server.id == self._node.id:
+                continue
+            leaving = self._leaving.pop(server.id, None)
+            if leaving is not None:
+                leaving.peer.end()
+            known = self._peers.get(server.id)
+            if known is None:
+                self._start_replicating(server)
+            elif known.session.peer.address != server.address:
+                # Perhaps another machine: nothing that the old one said may count.
+                contact = known.session.contact
+                known.end()
+                self._start_replicating(server)
+                self._peers[server.id].session.contact = contact
+
+    def _configuration_committed(self) -> None:
+        """Let go of those that are no members any more; we may be one of them."""
+        node = self._node
+        self.end_strangers()
+        if node.state.is_voter:
+            return
+        removed = node.state.configuration.find(node.id) is None
+        node.log.warning("stepping down: this server is %s", "removed" if removed else "no voter any more")
+        stop = removed and node.config.shutdown_on_remove
+        self._departure = Next(RoleName.STOP if stop else RoleName.FOLLOWER, drain=stop)
+
+    def end_strangers(self) -> None:
+        configurations = self._node.state.configurations
+        for id in list(self._peers):
+            if configurations.latest.find(id) is not None or self._changes.is_preparing(id):
+                continue
+            peer = self._peers.pop(id)
+            if peer.session.match_index >= configurations.latest_index:
+                peer.end()
+                continue
+            # It had better hear that it was removed, or it will go on asking for votes.
+            until = self._node.runtime.now() + self._node.config.election_timeout
+            self._leaving[id] = _Leaving(peer, configurations.latest_index, until)
+
+    def begin_catching_up(self, server: Server) -> None:
+        leaving = self._leaving.pop(server.id, None)
+        if leaving is not None:
+            leaving.peer.end()
+        known = self._peers.get(server.id)
+        if known is not None and known.session.peer.address != server.address:
+            self._peers.pop(server.id).end()
+            known = None
+        if known is None:
+            self._start_replicating(server)
+
+    def session_of(self, server_id: str) -> Session | None:
+        peer = self._peers.get(server_id)
+        return None if peer is None else peer.session
+
+    def _is_leaving(self, session: Session) -> bool:
+        leaving = self._leaving.get(session.peer.id)
+        return leaving is not None and leaving.peer.session is session
+
+    def _match_of(self, server_id: str) -> int:
+        peer = self._peers.get(server_id)
+        return 0 if peer is None else peer.session.match_index
+
+    def _beat_now(self) -> None:
+        for peer in self._peers.values():
+            peer.heartbeat.beat_now()
 
     def _start_replicating(self, server: Server) -> None:
         node = self._node
@@ -337,10 +542,11 @@ class Leader:
         """End every session before anything else can happen, then fail what is in flight."""
         node = self._node
         self._leadership.alive = False
-        for peer in self._peers.values():
-            peer.session.end()
-            peer.replicator.stop()
-            peer.heartbeat.stop()
+        for peer in [*self._peers.values(), *(leaving.peer for leaving in self._leaving.values())]:
+            peer.end()
+        self._transfers.end()
+        self._changes.end(self._not_leading)
+        self._reads.end(self._not_leading)
         futures = [f for batch in self._in_flight for f in batch.futures if f is not None]
         futures += [proposal.future for proposal in self._taken]
         failure = self._failure
@@ -356,3 +562,36 @@ class Leader:
         node.notifier.fail(futures, lost)
         node.state.leader = None
         node.log.info("leadership ended in_flight=%d", len(futures))
+
+    def _not_leading(self) -> NotLeaderError:
+        return NotLeaderError(self._node.id, None, None)
+
+
+def _handing_over(id: str) -> Callable[[], LeadershipTransferInProgressError]:
+    return lambda: LeadershipTransferInProgressError(
+        f"{id} is handing over its leadership and takes no commands meanwhile: try again in a moment, on the new leader"
+    )
+
+
+def _finish_with(node: NodeContext, future: RaftFuture[None]) -> Callable[[int | RaftError], None]:
+    """How a question without a number finishes its future."""
+
+    def finish(result: int | RaftError) -> None:
+        if isinstance(result, RaftError):
+            node.notifier.fail([future], lambda: result)
+        else:
+            node.notifier.resolve(future)
+
+    return finish
+
+
+def _answer_read(node: NodeContext, rpc: IncomingRpc, term: int) -> Callable[[int | RaftError], None]:
+    """How the question of another server for our read index is answered."""
+
+    def answer_rpc(result: int | RaftError) -> None:
+        if isinstance(result, RaftError):
+            rpc.respond(TransportError(str(result)))
+        else:
+            rpc.respond(ReadIndexResponse(node.header, term, result))
+
+    return answer_rpc

@@ -34,6 +34,18 @@ def back_off(failures: int, longest: float) -> float:
     return float(min(longest, SHORTEST_BACK_OFF * 2 ** min(failures - 1, 16)))
 
 
+def majority_contact(contacts: Collection[float]) -> float:
+    """The latest instant that a majority of the voters has answered for.
+
+    Args:
+        contacts: for every voter, when the latest request was sent that it answered.
+    """
+    if not contacts:
+        return float("inf")
+    ordered = sorted(contacts, reverse=True)
+    return ordered[majority(len(ordered)) - 1]
+
+
 def lease_ends_at(contacts: Collection[float], lease: float) -> float:
     """The instant until which a majority of the voters has been heard from recently enough.
 
@@ -44,7 +56,4 @@ def lease_ends_at(contacts: Collection[float], lease: float) -> float:
 
     Source: §6.4 of the dissertation; check quorum.
     """
-    if not contacts:
-        return float("inf")
-    ordered = sorted(contacts, reverse=True)
-    return ordered[majority(len(ordered)) - 1] + lease
+    return majority_contact(contacts) + lease

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pyraft import LeadershipLostError, LogType, NotLeaderError, RaftState
+from pyraft import LeadershipLostError, LogType, NotLeaderError, RaftState, TransportError
 from pyraft.events import StopRequested
 from pyraft.messages import (
     AppendEntriesRequest,
@@ -280,11 +280,12 @@ def test_timeout_now_makes_a_follower_stand_without_a_pre_vote():
 
 
 @pytest.mark.parametrize("who", ["s3", "s9"], ids=["another member", "a stranger"])
-def test_timeout_now_of_somebody_who_does_not_lead_is_ignored(who):
+def test_timeout_now_of_somebody_who_does_not_lead_is_refused(who):
     with stage() as s:
         s.s2.sends(append_request(2, leader="s2"))
 
-        s.s2.sends(TimeoutNowRequest(RpcHeader(who, who)))
+        with pytest.raises(TransportError, match="s1 does not stand"):
+            s.s2.sends(TimeoutNowRequest(RpcHeader(who, who)))
         s.s2.sends(append_request(2, leader="s2"))  # answered after it
 
         assert s.raft.state is RaftState.FOLLOWER

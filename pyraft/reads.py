@@ -1,0 +1,144 @@
+"""Linearizable reads on any member: whoever asks gets the leader's read index, and waits for the FSM.
+
+Runs on the ``pyraft-<id>-read`` thread.  What waits when a round begins shares it; what
+comes later shares the next one, because a round proves nothing about questions that were
+asked after it began.
+
+Source: dissertation §6.4.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any, NamedTuple
+
+from .configuration import Server
+from .context import NodeContext
+from .errors import RaftError, RaftShutdownError, ReadTimeoutError, UnsupportedProtocolError
+from .events import ReadIndexAsked
+from .futures import RaftFuture
+from .messages import ReadIndexRequest, ReadIndexResponse
+from .runtime import Inbox
+from .state import RaftState
+
+_PAUSE = 0.02
+"""Seconds between two tries while nobody leads."""
+
+
+class _Read(NamedTuple):
+    future: RaftFuture[int]
+    deadline: float
+
+
+class _Answer(NamedTuple):
+    round: object
+    result: int | RaftError
+
+
+class _Stop:
+    pass
+
+
+class Reader:
+    """Owns the read thread's inbox.  ``ask`` and ``stop`` never block."""
+
+    def __init__(self, node: NodeContext) -> None:
+        self._node = node
+        self._inbox: Inbox = node.runtime.inbox(f"{node.id}-read")
+        self._waiting: list[_Read] = []
+        self._stopping = False
+
+    # -- any thread ----------------------------------------------------------------------------
+
+    def ask(self, future: RaftFuture[int], deadline: float | None) -> None:
+        """Finish ``future`` with a read index once the FSM has applied it."""
+        self._inbox.put(_Read(future, inf if deadline is None else deadline))
+
+    def stop(self) -> None:
+        """Let the thread end; what waits is failed."""
+        self._inbox.put(_Stop())
+
+    # -- the read thread -----------------------------------------------------------------------
+
+    def run(self) -> None:
+        """The thread's life."""
+        try:
+            while not self._stopping:
+                self._take(None if not self._waiting else self._node.runtime.now() + _PAUSE)
+                if self._waiting and not self._stopping:
+                    self._round()
+        finally:
+            waiting, self._waiting = self._waiting, []
+            self._inbox.close(self._dispose)
+            for read in waiting:
+                self._dispose(read)
+
+    def _take(self, until: float | None) -> _Answer | None:
+        """Take in what has come, waiting for it at most ``until``; return an answer if there is one."""
+        event = self._inbox.take(until)
+        now = self._node.runtime.now()
+        while event is not None:
+            if isinstance(event, _Answer):
+                return event
+            if isinstance(event, _Stop):
+                self._stopping = True
+                return None
+            self._waiting.append(event)
+            event = self._inbox.take(now)  # all that is there, and then on
+        return None
+
+    def _round(self) -> None:
+        """One question to the leader for all that wait; they go on waiting if it fails."""
+        reads, self._waiting = self._expire(self._waiting), []
+        if not reads:
+            return
+        try:
+            result: int | RaftError = self._ask_leader()
+        except RaftError as error:
+            result = error
+        if isinstance(result, int):
+            self._node.fsm.read_at(result, [(read.future, read.deadline) for read in reads])
+        elif isinstance(result, UnsupportedProtocolError):
+            futures = [read.future for read in reads]
+            text = f"the leader cannot tell a read index (is it a Go server?): {result}"
+            self._node.notifier.fail(futures, lambda: UnsupportedProtocolError(text))
+        else:
+            self._waiting = reads + self._waiting
+
+    def _ask_leader(self) -> int | RaftError:
+        node = self._node
+        leader = node.state.leader
+        if leader is None:
+            return ReadTimeoutError("no leader is known")
+        if node.state.role is RaftState.LEADER:
+            return self._ask_main()
+        answer = node.transport.call(
+            Server(*leader), ReadIndexRequest(node.header), node.config.election_timeout
+        )
+        if not isinstance(answer, ReadIndexResponse):
+            return ReadTimeoutError("the leader answered something else")
+        return answer.index
+
+    def _ask_main(self) -> int | RaftError:
+        node, this_round = self._node, object()
+        node.inbox.put(ReadIndexAsked(lambda result: self._inbox.put(_Answer(this_round, result))))
+        until = node.runtime.now() + 2 * node.config.election_timeout
+        while not self._stopping:
+            answer = self._take(until)
+            if answer is not None and answer.round is this_round:
+                return answer.result
+            if node.runtime.now() >= until:
+                break
+        return ReadTimeoutError("a majority did not confirm in time")
+
+    def _expire(self, reads: list[_Read]) -> list[_Read]:
+        """Fail those that have waited for too long; return the others."""
+        now = self._node.runtime.now()
+        late = [read.future for read in reads if read.deadline <= now]
+        text = f"{self._node.id} got no confirmed read index in time: is there a leader, and can it reach a majority?"
+        self._node.notifier.fail(late, lambda: ReadTimeoutError(text))
+        return [read for read in reads if read.deadline > now]
+
+    def _dispose(self, event: Any) -> None:
+        if isinstance(event, _Read):
+            self._node.notifier.fail([event.future], RaftShutdownError)
