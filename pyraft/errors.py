@@ -153,6 +153,10 @@ class NothingNewToSnapshotError(RaftError):
     """Nothing was applied since the last snapshot."""
 
 
+class SnapshotFailedError(RaftError):
+    """A snapshot was not taken, or not stored; the server goes on without it."""
+
+
 class TransferFailedError(RaftError):
     """Leadership was not handed over; the text says where it stopped.  Who leads goes on leading."""
 

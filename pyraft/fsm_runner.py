@@ -9,15 +9,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from .configuration import decode_configuration
-from .errors import CorruptStoreError, FSMFailedError, RaftShutdownError, ReadTimeoutError
-from .fsm import FSM, BatchingFSM, ConfigurationStore
+from .configuration import Configuration, decode_configuration
+from .errors import (
+    CorruptStoreError,
+    FSMFailedError,
+    LogNotFoundError,
+    NodeFailedError,
+    NothingNewToSnapshotError,
+    RaftError,
+    RaftShutdownError,
+    ReadTimeoutError,
+    SnapshotFailedError,
+)
+from .fsm import FSM, BatchingFSM, ConfigurationStore, FSMSnapshot
 from .futures import RaftFuture
 from .log import Log, LogType
 from .node_log import NodeLog
 from .runtime import Inbox, Runtime
+from .snapshots.base import SnapshotMeta
 from .waiting import Waiters
 
 _log = logging.getLogger(__name__)
@@ -53,6 +64,30 @@ class _ReadAt(NamedTuple):
     reads: Sequence[tuple[RaftFuture[int], float]]
 
 
+class Captured(NamedTuple):
+    """The FSM's state right after the entry at ``index``, not written yet."""
+
+    state: FSMSnapshot | bytes
+    index: int
+    term: int
+    configuration: Configuration
+    configuration_index: int
+
+
+class _Capture(NamedTuple):
+    """Somebody wants the state; gets it, or the reason why not."""
+
+    newer_than: int
+    answer: Callable[[Captured | RaftError], None]
+
+
+class _Restore(NamedTuple):
+    """The FSM's whole state is replaced by a durable snapshot."""
+
+    meta: SnapshotMeta
+    open: Callable[[], BinaryIO]
+
+
 class _Stop:
     pass
 
@@ -74,15 +109,21 @@ class FsmRunner:
         log: NodeLog,
         on_progress: Callable[[], None],
         fail: Callable[[list[RaftFuture[Any]], Callable[[], BaseException]], None],
+        restored: SnapshotMeta | None = None,
     ) -> None:
         """Prepare.
 
         Args:
+            restored: the snapshot whose state the FSM has, or None if it is new.
             on_progress: called on the FSM thread after each batch.
             fail: finishes futures that will never be applied here, on a thread where their
                 callbacks harm nobody; never blocks.
         """
         self.applied_index = 0
+        self._applied_term = 0
+        self._configuration, self._configuration_index = Configuration(), 0  # as of the applied index
+        if restored is not None:
+            self._stands_at(restored)
         self.applied = Waiters(runtime)
         self.calling: str | None = None
         self.stopping = False
@@ -118,6 +159,18 @@ class FsmRunner:
         """Finish the futures with ``index`` once that is applied, unless their deadlines come first."""
         self._inbox.put(_ReadAt(index, reads))
 
+    def capture(self, newer_than: int, answer: Callable[[Captured | RaftError], None]) -> None:
+        """Let ``answer`` be called with the FSM's state if it is past ``newer_than``.
+
+        On the FSM thread, where it must not block; with an error if there is no state to give.
+        """
+        self._inbox.put(_Capture(newer_than, answer))
+
+    def restore(self, meta: SnapshotMeta, open: Callable[[], BinaryIO]) -> None:
+        """Replace the FSM's state by the snapshot that ``open()`` reads, if that is further."""
+        self._look_up = None
+        self._inbox.put(_Restore(meta, open))
+
     def stop(self, drain: bool = False) -> None:
         """Let the thread end after the entry that it is applying.  What waits is failed.
 
@@ -150,6 +203,10 @@ class FsmRunner:
                     self._take_batch(event)
                 elif isinstance(event, _ReadAt):
                     self._reads.append(event)
+                elif isinstance(event, _Capture):
+                    self._capture(event)
+                elif isinstance(event, _Restore):
+                    self._restore(event)
                 elif isinstance(event, _LookUp):
                     event.taken = True
                     self._catch_up(event.target)
@@ -201,6 +258,8 @@ class FsmRunner:
 
     def _dispose(self, event: Any) -> None:
         """Fail the futures of commands that are not applied here any more."""
+        if isinstance(event, _Capture):
+            event.answer(RaftShutdownError())
         if isinstance(event, _ReadAt):
             self._fail_futures([future for future, _ in event.reads], RaftShutdownError)
         if not isinstance(event, _Committed) or event.futures is None:
@@ -218,15 +277,32 @@ class FsmRunner:
         self._batch = batch
         if batch.logs[0].index > self.applied_index + 1:
             self._catch_up(batch.logs[0].index - 1)
-        if not self.stopping:
+        if self._waits_for_snapshot(batch.logs[0].index):
+            self._dispose(batch)  # of an earlier leadership; the snapshot contains them
+            self._batch = None
+        elif not self.stopping:
             self._apply(batch.logs, batch.futures)
             if self.applied_index >= batch.logs[-1].index:
                 self._batch = None
 
     def _catch_up(self, last: int) -> None:
         while self.applied_index < last and not self.stopping:
-            self._apply(self._fsm_log.read(self.applied_index + 1, last, _READ_BYTES), None)
+            try:
+                logs = self._fsm_log.read(self.applied_index + 1, last, _READ_BYTES)
+            except LogNotFoundError:
+                if self._waits_for_snapshot(self.applied_index + 2):
+                    return
+                raise
+            self._apply(logs, None)
             self.applied.notify()
+
+    def _waits_for_snapshot(self, next_index: int) -> bool:
+        """Whether what comes before ``next_index`` is gone, and a snapshot on its way instead.
+
+        Its position was published before the entries went, so a reader that misses one looks here.
+        """
+        applied = self.applied_index
+        return next_index > applied + 1 and self._fsm_log.snapshot.index > applied
 
     def _apply(self, logs: Sequence[Log], futures: Futures | None) -> None:
         if futures is None:
@@ -263,6 +339,7 @@ class FsmRunner:
                 self.calling = None
             elif log.type is LogType.CONFIGURATION:
                 self._configuration_committed(log, future)
+            self._applied_term = log.term
             self.applied_index = log.index
             if not log.index & 63:
                 self._on_progress()
@@ -305,6 +382,7 @@ class FsmRunner:
                 self._stop_if_fatal(result, log, future)
             elif isinstance(result, BaseException):
                 self._fail(result, log, future)
+            self._applied_term = log.term
             self.applied_index = log.index
             if future is None:
                 continue
@@ -315,14 +393,76 @@ class FsmRunner:
         self.calling = None
 
     def _configuration_committed(self, log: Log, future: RaftFuture[Any] | None) -> None:
-        if not isinstance(self._fsm, ConfigurationStore):
-            return
-        self.calling = "store_configuration"
+        self._configuration, self._configuration_index = decode_configuration(log.data), log.index
         try:
-            self._fsm.store_configuration(log.index, decode_configuration(log.data))
+            self._tell_configuration()
         except BaseException as raised:
             self._fail(raised, log, future)
+
+    def _tell_configuration(self) -> None:
+        if isinstance(self._fsm, ConfigurationStore):
+            self.calling = "store_configuration"
+            self._fsm.store_configuration(self._configuration_index, self._configuration)
+            self.calling = None
+
+    # snapshots
+
+    def _stands_at(self, meta: SnapshotMeta) -> None:
+        """The FSM has the state of that snapshot."""
+        self._configuration, self._configuration_index = meta.configuration, meta.configuration_index
+        self._applied_term = meta.term
+        self.applied_index = meta.index
+
+    def _capture(self, event: _Capture) -> None:
+        if self.applied_index <= event.newer_than:
+            event.answer(
+                NothingNewToSnapshotError(
+                    f"nothing was applied since the snapshot of entry {event.newer_than}: there is nothing to do"
+                )
+            )
+            return
+        self.calling = "snapshot"
+        try:
+            state = self._fsm.snapshot()
+        except Exception as raised:
+            error = SnapshotFailedError(
+                f"FSM.snapshot failed at entry {self.applied_index} with {raised!r}: the server goes on without a "
+                f"new snapshot, and its log grows. Mend the FSM"
+            )
+            error.__cause__ = raised
+            event.answer(error)
+            return
+        finally:
+            self.calling = None
+        if not isinstance(state, FSMSnapshot | bytes):
+            event.answer(
+                SnapshotFailedError(
+                    f"FSM.snapshot returned {type(state).__name__}: return bytes or an FSMSnapshot"
+                )
+            )
+            return
+        event.answer(
+            Captured(
+                state, self.applied_index, self._applied_term, self._configuration, self._configuration_index
+            )
+        )
+
+    def _restore(self, event: _Restore) -> None:
+        meta = event.meta
+        if meta.index <= self.applied_index:
+            return
+        self.calling = "restore"
+        try:
+            with event.open() as source:
+                self._fsm.restore(source)
+            self._stands_at(meta)
+            self._tell_configuration()
+        except NodeFailedError:
+            raise
+        except BaseException as raised:
+            raise restore_failure(meta, raised) from raised
         self.calling = None
+        _log.info("restored snapshot=%s index=%d bytes=%d", meta.id, meta.index, meta.size)
 
     def _stop_if_fatal(self, error: Exception, log: Log, future: RaftFuture[Any] | None) -> None:
         try:
@@ -342,6 +482,15 @@ class FsmRunner:
         if future is not None:
             future.try_set_exception(failure)
         raise failure from error
+
+
+def restore_failure(meta: SnapshotMeta, error: BaseException) -> FSMFailedError:
+    """What happened, what it means, what to do now."""
+    return FSMFailedError(
+        f"FSM.restore failed on snapshot {meta.id} (entry {meta.index}, {meta.size} bytes) with {error!r}: without the "
+        f"state there is nothing to apply entries to, so the server stopped. Mend the FSM, or restore the snapshot "
+        f"elsewhere to see what is wrong with it, and start the server again"
+    )
 
 
 def fsm_failure(call: str | None, log: Log, error: BaseException) -> FSMFailedError:

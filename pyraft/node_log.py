@@ -9,6 +9,9 @@ The newest entries stay in memory after they were written, because followers and
 want them next.  They are kept as an immutable tuple of chunks that is replaced whole: a
 reader takes the tuple once and is then undisturbed.  A reader looks there first and in the
 store second; an entry leaves memory only after the store has it.
+
+A snapshot stands for everything up to its position.  The position is published before the
+entries that it covers go, so a reader that misses one of those finds out why.
 """
 
 from __future__ import annotations
@@ -43,15 +46,18 @@ class NodeLog:
     Attributes:
         last: where the log ends, staged entries included.
         first_index: of the oldest entry, 0 if there is none.
+        snapshot: the position that the newest snapshot stands for.
     """
 
-    def __init__(self, store: LogStore) -> None:
-        """Read the ends of ``store``.
+    def __init__(self, store: LogStore, snapshot: LogPosition = START_OF_LOG) -> None:
+        """Read the ends of ``store``; drop what contradicts ``snapshot``.
 
         Raises:
-            StorageError: it cannot be read, or the first and last index contradict each other.
+            StorageError: it cannot be read, or the first and last index contradict each other,
+                or entries between the snapshot and the log are missing.
         """
         self._store = store
+        self.snapshot = snapshot
         self._recent: tuple[_Chunk, ...] = ()
         self._recent_count = 0  # entries and bytes in there; main thread only
         self._recent_size = 0
@@ -62,9 +68,10 @@ class NodeLog:
                 f"the log store says its first entry is {self.first_index} and its last {last_index}: "
                 f"it is damaged. Remove this server from the cluster, clear its directory and add it anew"
             )
-        self.last = START_OF_LOG
+        self.last = snapshot
         if last_index:
             self.last = LogPosition(self.stored(last_index).term, last_index)
+            self._fit_to_snapshot()
 
     def _ends(self) -> tuple[int, int]:
         try:
@@ -74,13 +81,27 @@ class NodeLog:
         except Exception as error:
             raise StorageError(f"the log store cannot say where it begins and ends: {error}") from error
 
+    def _fit_to_snapshot(self) -> None:
+        """A crash may have come between a snapshot from a leader and the end of the old log."""
+        snapshot = self.snapshot
+        if self.first_index > snapshot.index + 1:
+            raise CorruptStoreError(
+                f"the log begins at entry {self.first_index}, and the newest readable snapshot ends at "
+                f"{snapshot.index}: the state between is lost. Remove this server from the cluster, clear its "
+                f"directory and add it anew"
+            )
+        if self.term_at(snapshot.index) != snapshot.term:
+            self.reset(snapshot)
+
     # -- any thread ----------------------------------------------------------------------
 
     def term_at(self, index: int) -> int | None:
         """The term of the entry at ``index``; 0 before the log begins; None if it is not there."""
-        last = self.last
+        last, snapshot = self.last, self.snapshot
         if index == last.index:
             return last.term
+        if index == snapshot.index:
+            return snapshot.term
         if index == 0:
             return 0
         if index > last.index:
@@ -124,7 +145,43 @@ class NodeLog:
             return None
         return _read_chunks(recent, first, last, None)
 
+    def oldest_known(self) -> int:
+        """The oldest index whose term is known: where a search for agreement ends."""
+        first = self.first_index
+        return min(first, self.snapshot.index) if first else self.snapshot.index
+
     # -- main thread -----------------------------------------------------------------------
+
+    def drop_prefix(self, upto: int, at_most: int) -> bool:
+        """Drop the oldest entries up to ``upto``, which a durable snapshot covers; at most ``at_most``.
+
+        Returns whether more is left to drop.
+
+        Raises:
+            StorageError: as ``write_staged``.
+        """
+        upto = min(upto, self.snapshot.index)
+        first = self.first_index
+        if not first or first > upto:
+            return False
+        last = min(upto, first + at_most - 1)
+        self._store_call("drop old entries", lambda: self._store.delete_range(first, last))
+        self.first_index = last + 1 if last < self.last.index else 0
+        return last < upto
+
+    def reset(self, snapshot: LogPosition) -> None:
+        """Drop every entry: the log goes on after ``snapshot``, which is durable.
+
+        Raises:
+            StorageError: as ``write_staged``.
+        """
+        self.snapshot = snapshot
+        first, last = self.first_index, self.last.index
+        self._recent, self._recent_count, self._recent_size = (), 0, 0
+        self.last = snapshot
+        self.first_index = 0
+        if first:
+            self._store_call("drop the old log", lambda: self._store.delete_range(first, last))
 
     def stage(self, logs: Sequence[Log]) -> int:
         """Let readers see ``logs``, which follow the last entry; they are not durable yet.

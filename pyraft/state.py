@@ -13,8 +13,9 @@ from .errors import CorruptStoreError, LogNotFoundError, NodeFailedError, Storag
 from .log import Log, LogType
 from .logstore.base import LogStore, StableStore
 from .node_log import NodeLog
-from .rules.election import LAST_TERM, Ballot, Newborn
+from .rules.election import LAST_TERM, START_OF_LOG, Ballot, LogPosition, Newborn
 from .rules.membership import Configurations
+from .snapshots.base import SnapshotMeta
 
 BALLOT_KEY = b"Ballot"
 
@@ -38,11 +39,20 @@ class NodeState:
         role: as other threads may see it.
         leader: (id, address) of the leader as far as known, or None.  Replaced whole.
         last_contact: when a leader was heard last, an instant of the runtime's clock, or None.
-        commit_index: highest index known to be committed; 0 after a start.
+        commit_index: highest index known to be committed; after a start, the snapshot's.
     """
 
-    def __init__(self, server_id: str, log_store: LogStore, stable_store: StableStore) -> None:
+    def __init__(
+        self,
+        server_id: str,
+        log_store: LogStore,
+        stable_store: StableStore,
+        snapshot: SnapshotMeta | None = None,
+    ) -> None:
         """Read what the stores hold.
+
+        Args:
+            snapshot: the newest readable one, or None.
 
         Raises:
             StorageError: they cannot be read, or hold what cannot be.
@@ -51,11 +61,12 @@ class NodeState:
         self.role = RaftState.FOLLOWER
         self.leader: tuple[str, str] | None = None
         self.last_contact: float | None = None
-        self.commit_index = 0
+        position = START_OF_LOG if snapshot is None else LogPosition(snapshot.term, snapshot.index)
+        self.commit_index = position.index
         self._stable = stable_store
         self.ballot = load_ballot(stable_store)
-        self.log = NodeLog(log_store)
-        self.configurations = _read_configurations(log_store, self.log)
+        self.log = NodeLog(log_store, position)
+        self.configurations = _read_configurations(log_store, self.log, snapshot)
 
     @property
     def configuration(self) -> Configuration:
@@ -105,6 +116,24 @@ class NodeState:
                 self.configurations = self.configurations.with_appended(
                     decode_configuration(log.data), log.index
                 )
+
+    def take_snapshot_position(self, meta: SnapshotMeta) -> None:
+        """A snapshot of a leader, durable here, takes the place of the log up to its position.
+
+        Entries after it stay only if the log agrees with it there (Figure 13, steps 6 and 7).
+
+        Raises:
+            StorageError: the old log could not be dropped; this server must stop.
+        """
+        log = self.log
+        position = LogPosition(meta.term, meta.index)
+        if log.term_at(meta.index) == meta.term:
+            log.snapshot = position
+            self.configurations = self.configurations.with_snapshot(meta.configuration, meta.configuration_index)
+        else:
+            log.reset(position)
+            self.configurations = Configurations.of_snapshot(meta.configuration, meta.configuration_index)
+        self.commit_index = meta.index
 
     def advance_commit(self, index: int) -> None:
         """Note that everything up to ``index`` is committed.  It never goes back."""
@@ -166,13 +195,20 @@ def load_ballot(stable_store: StableStore) -> Ballot:
     return Ballot(term, vote if has_vote else None, Newborn(born_term, target) if is_newborn else None)
 
 
-def _read_configurations(store: LogStore, log: NodeLog) -> Configurations:
-    """The configurations among the stored entries; each one found makes the one before committed."""
+def _read_configurations(store: LogStore, log: NodeLog, snapshot: SnapshotMeta | None) -> Configurations:
+    """The snapshot's configuration, then those among the entries behind it.
+
+    Each one found makes the one before it committed.
+    """
     found = Configurations()
-    if not log.last.index:
+    if snapshot is not None:
+        found = Configurations.of_snapshot(snapshot.configuration, snapshot.configuration_index)
+    if not log.first_index:
         return found
     indexes = getattr(store, "configuration_indexes", None)
     for index in indexes() if indexes else range(log.first_index, log.last.index + 1):
+        if index <= log.snapshot.index:
+            continue
         try:
             entry = log.stored(index)
         except LogNotFoundError:

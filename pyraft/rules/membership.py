@@ -34,6 +34,19 @@ class Configurations:
             return Configurations(self.latest, self.latest_index, self.latest, self.latest_index)
         return self
 
+    @classmethod
+    def of_snapshot(cls, configuration: Configuration, index: int) -> Configurations:
+        """What a snapshot says: its configuration is committed."""
+        return cls(configuration, index, configuration, index)
+
+    def with_snapshot(self, configuration: Configuration, index: int) -> Configurations:
+        """After a snapshot took the place of the log's beginning; entries behind it stay."""
+        if self.latest_index <= index:
+            return Configurations.of_snapshot(configuration, index)
+        if self.committed_index <= index:
+            return Configurations(self.latest, self.latest_index, configuration, index)
+        return self
+
     def with_truncation(self, first_dropped: int) -> Configurations:
         """After the entries from ``first_dropped`` on were dropped: roll back (§4.1)."""
         if self.latest_index >= first_dropped:
