@@ -31,6 +31,7 @@ from .errors import (
     RaftShutdownError,
     ReadTimeoutError,
     ShutdownTimeoutError,
+    SnapshotFailedError,
     StorageError,
     StoreFullError,
     TransferFailedError,
@@ -39,7 +40,7 @@ from .errors import (
     WouldDeadlockError,
 )
 from .fsm import FSM, BatchingFSM, ConfigurationStore, FSMSnapshot
-from .futures import ApplyFuture, ConfigurationFuture, IndexFuture, RaftFuture
+from .futures import ApplyFuture, ConfigurationFuture, IndexFuture, RaftFuture, SnapshotFuture
 from .log import Log, LogType
 from .raft import Raft, ServerInfo, bootstrap_cluster, has_existing_state
 from .state import RaftState
@@ -88,6 +89,8 @@ __all__ = [
     "Server",
     "ServerInfo",
     "ShutdownTimeoutError",
+    "SnapshotFailedError",
+    "SnapshotFuture",
     "StorageError",
     "StoreFullError",
     "Suffrage",

@@ -70,6 +70,16 @@ class Config:
     max_uncommitted_bytes: int = 64 * 1024 * 1024
     """Most bytes of entries that a leader has in its log but not yet applied."""
 
+    snapshot_interval: float = 120.0
+    """How often, up to twice that, the server looks whether a snapshot is due."""
+
+    snapshot_threshold: int = 8192
+    """A snapshot is due once so many entries were applied since the last one."""
+
+    trailing_logs: int = 10_240
+    """Entries that stay in the log behind a snapshot, so that a server that was away for a
+    moment needs no snapshot."""
+
     catch_up_rounds: int = 10
     """``add_voter`` first brings the server up to date, in at most so many rounds; a round that is
     shorter than an election timeout is good enough.  0 = it votes at once, as with hashicorp/raft."""
@@ -98,12 +108,13 @@ class Config:
 
 
 _FLAGS = ("pre_vote", "shutdown_on_remove")
-_COUNTS_FROM_ZERO = ("catch_up_rounds",)
+_COUNTS_FROM_ZERO = ("catch_up_rounds", "snapshot_threshold", "trailing_logs")
 _SECONDS = (
     "heartbeat_timeout",
     "election_timeout",
     "leader_lease_timeout",
     "commit_timeout",
+    "snapshot_interval",
     "shutdown_grace",
 )
 _COUNTS = (

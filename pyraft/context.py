@@ -8,20 +8,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .config import Config
 from .errors import RaftError, TransferFailedError
+from .events import CompactFurther, SnapshotTaken
 from .fsm_runner import FsmRunner
 from .futures import RaftFuture
-from .messages import AppendEntriesRequest, RpcHeader
+from .messages import AppendEntriesRequest, InstallSnapshotRequest, RpcHeader
 from .metrics import Metrics
 from .notifier import Notifier
 from .proposals import ProposalQueue
+from .rules.election import LogPosition
 from .rules.membership import Configurations
 from .runtime import Inbox, Runtime, Task
+from .sessions import Leadership
+from .snapshots.base import SnapshotMeta
 from .state import NodeState, RaftState
 from .transport.base import IncomingRpc, Transport
 from .waiting import Waiters
 
 if TYPE_CHECKING:
     import random
+
+    from .snapshotter import Snapshotter
 
 
 class Spawn(Protocol):
@@ -30,8 +36,14 @@ class Spawn(Protocol):
     def __call__(self, name: str, run: Callable[[], None]) -> Task: ...
 
 
+_COMPACT_ENTRIES = 4096
+"""Most old entries that one step drops, so that RPCs and timers are served in between."""
+
+
 class NodeContext:
     """The parts of one server.  Made by node.py; used on the main thread unless said otherwise."""
+
+    snapshots: Snapshotter  # set by node.py: it needs the context itself
 
     def __init__(
         self,
@@ -62,26 +74,59 @@ class NodeContext:
         self.leadership_news = Waiters(runtime)
         self.log = NodeLogger(logging.getLogger("pyraft"), {"state": state})
         self.voted_at = 0.0  # when this server last gave its vote to another; main thread only
+        self.leadership: Leadership | None = None  # while this server leads
         self._transfer_watch: _TransferWatch | None = None
+        self._compacting = False
         self._rpc_lock = runtime.lock()
         self._waiting_rpc_bytes = 0
 
     def take(self, deadline: float) -> Any:
-        """The next event for the main thread, or None at ``deadline``."""
-        watch = self._transfer_watch
-        while watch is not None and watch.deadline < deadline:
-            event = self.inbox.take(watch.deadline)
-            if event is not None:
-                break
-            self.end_transfer_watch(_not_handed_over(f"{watch.target} did not become leader in time"))
-            watch = None
-        else:
-            event = self.inbox.take(deadline)
-        if event is None:
-            self.metrics.main_woke_late(self.runtime.now() - deadline)
-        elif isinstance(event, IncomingRpc):
-            self.forget_rpc_bytes(event.size_bytes)
-        return event
+        """The next event for a role, or None at ``deadline``.
+
+        What concerns no role is done here.
+        """
+        while True:
+            watch = self._transfer_watch
+            until = deadline if watch is None else min(deadline, watch.deadline)
+            event = self.inbox.take(until)
+            if event is None:
+                if watch is None or until == deadline:
+                    self.metrics.main_woke_late(self.runtime.now() - deadline)
+                    return None
+                self.end_transfer_watch(_not_handed_over(f"{watch.target} did not become leader in time"))
+            elif isinstance(event, SnapshotTaken):
+                self._snapshot_taken(event.meta)
+            elif isinstance(event, CompactFurther):
+                self._compacting = False
+                self.compact()
+            else:
+                if isinstance(event, IncomingRpc):
+                    self.forget_rpc_bytes(event.size_bytes)
+                return event
+
+    def _snapshot_taken(self, meta: SnapshotMeta) -> None:
+        log = self.state.log
+        if meta.index > log.snapshot.index:
+            log.snapshot = LogPosition(meta.term, meta.index)  # before the entries go
+            self.compact()
+
+    def compact(self) -> None:
+        """Drop some of the entries that the snapshot covers, but for the trailing ones; go on later.
+
+        Raises:
+            StorageError: the write failed; this server must stop.
+        """
+        if self._compacting:
+            return
+        log, leadership = self.state.log, self.leadership
+        upto = log.last.index - self.config.trailing_logs
+        if leadership is not None:
+            leadership.write_began_at = self.runtime.now()  # a disk may stall here, too
+        if log.drop_prefix(upto, _COMPACT_ENTRIES):
+            self._compacting = True
+            self.inbox.put(CompactFurther())
+        if leadership is not None:
+            leadership.write_began_at = None
 
     def has_room_for_rpc(self, size_bytes: int, limit: int) -> bool:
         """Count ``size_bytes`` as waiting for the main thread unless that passes ``limit``.  Any thread."""
@@ -105,7 +150,7 @@ class NodeContext:
             self.end_transfer_watch(_not_handed_over(f"{self.id} became leader again"))
         self.leadership_news.notify()
 
-    def heard_leader(self, request: AppendEntriesRequest) -> None:
+    def heard_leader(self, request: AppendEntriesRequest | InstallSnapshotRequest) -> None:
         """Note who leads this term, and that we heard from it now."""
         leader = (request.header.id or request.header.addr, request.header.addr)
         self.state.last_contact = self.runtime.now()

@@ -14,6 +14,7 @@ from .errors import NodeFailedError, RaftError
 from .messages import RequestPreVoteResponse, RequestVoteResponse
 from .rules.membership import Standing
 from .rules.reconfiguration import MembershipChange
+from .snapshots.base import SnapshotMeta
 
 if TYPE_CHECKING:
     from .futures import RaftFuture
@@ -109,6 +110,18 @@ class PeerHeard:
     """A peer answered a request that was sent after somebody had asked for a round."""
 
     session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """A snapshot of our own is durable: the entries that it covers are not needed any more."""
+
+    meta: SnapshotMeta
+
+
+@dataclass(frozen=True, slots=True)
+class CompactFurther:
+    """There are more old entries to drop than one step takes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import Any, BinaryIO, NamedTuple
 
@@ -64,7 +65,8 @@ class _ReadAt(NamedTuple):
     reads: Sequence[tuple[RaftFuture[int], float]]
 
 
-class Captured(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Captured:
     """The FSM's state right after the entry at ``index``, not written yet."""
 
     state: FSMSnapshot | bytes

@@ -17,13 +17,14 @@ import logging
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, InvalidStateError
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from .errors import WouldDeadlockError
 from .runtime import Runtime, Task, new_condition
 
 if TYPE_CHECKING:
     from .configuration import Configuration
+    from .snapshots.base import SnapshotMeta
 
 _log = logging.getLogger(__name__)
 
@@ -264,6 +265,34 @@ class ConfigurationFuture(IndexFuture["Configuration"]):
     def configuration(self) -> Configuration:
         """The latest configuration in this server's log, committed or not."""
         return self.result()
+
+
+class SnapshotFuture(RaftFuture["SnapshotMeta"]):
+    """A snapshot that is taken because somebody asked for it.  Its result is ``meta``."""
+
+    opener: Callable[[], BinaryIO]  # set before it is resolved
+
+    @property
+    def meta(self) -> SnapshotMeta:
+        """What the snapshot covers.
+
+        Raises:
+            InvalidStateError: not done yet.
+            RaftError: it was not taken.
+        """
+        if not self.done():
+            raise InvalidStateError("the snapshot is being taken: wait for result() first")
+        return self.result()
+
+    def open(self) -> BinaryIO:
+        """A reader of its bytes, which the caller closes.  May be called until the store drops it.
+
+        Raises:
+            InvalidStateError: not done yet.
+            RaftError: it was not taken, or the store does not have it any more.
+        """
+        self.meta  # noqa: B018  (raises if there is none)
+        return self.opener()
 
 
 class ApplyFuture(IndexFuture[Any]):

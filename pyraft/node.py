@@ -26,19 +26,22 @@ from .events import (
 from .fsm import FSM
 from .fsm_runner import FsmRunner
 from .futures import ShutdownFuture
+from .installing import receive_snapshot
 from .logstore.base import LogStore, StableStore
 from .messages import AppendEntriesRequest, InstallSnapshotRequest, InstallSnapshotResponse
 from .notifier import Notifier
 from .proposals import ProposalQueue
 from .reads import Reader
+from .restoring import restore_newest
 from .roles.arrival import Arrival
 from .roles.base import Next, Role, RoleName
 from .roles.candidate import Candidate
 from .roles.follower import Follower
 from .roles.leader import Leader
-from .rpc_handlers import UNEXPECTED_TEXT, answer_heartbeat
+from .rpc_handlers import answer_heartbeat
 from .runtime import Inbox, NotifyChannel, Runtime, Task
 from .snapshots.base import SnapshotStore
+from .snapshotter import Snapshotter
 from .state import NodeState, RaftState
 from .transport.base import IncomingRpc, SnapshotSource, Transport
 from .waiting import Waiters
@@ -87,7 +90,8 @@ class Node:
         self._inbox: Inbox = runtime.inbox(f"{config.local_id}-main")
         channel = NotifyChannel(self._inbox, ProposalsWaiting())
         proposals = ProposalQueue(runtime, channel, config.max_proposals, config.max_proposal_bytes)
-        state = NodeState(config.local_id, log_store, stable_store)
+        restored = restore_newest(snapshot_store, fsm, config.local_id)
+        state = NodeState(config.local_id, log_store, stable_store, restored)
         notifier = Notifier(runtime, config.local_id)
         self.context = NodeContext(
             config=config,
@@ -103,11 +107,13 @@ class Node:
                 state.log,
                 on_progress=lambda: self._fsm_got_on(proposals),
                 fail=notifier.fail,
+                restored=restored,
             ),
             notifier=notifier,
             spawn=self._spawn,
         )
         self.reader = Reader(self.context)
+        self.snapshotter = self.context.snapshots = Snapshotter(self.context, snapshot_store)
         self._tasks: list[Task] = []
         self._main: Task | None = None
         self._fsm_task: Task | None = None
@@ -129,6 +135,7 @@ class Node:
         )
         self._fsm_task = self._runtime.spawn(f"{name}-fsm", self._guarded("fsm", context.fsm.run))
         self._tasks.append(self._runtime.spawn(f"{name}-read", self._guarded("read", self.reader.run)))
+        self._tasks.append(self._runtime.spawn(f"{name}-snap", self._guarded("snap", self.snapshotter.run)))
         self._main = self._runtime.spawn(f"{name}-main", self._run)
         try:
             context.transport.serve(self)
@@ -153,8 +160,8 @@ class Node:
     def receive_snapshot(
         self, request: InstallSnapshotRequest, source: SnapshotSource
     ) -> InstallSnapshotResponse | RaftError:
-        """Refuse a snapshot: this server cannot install any yet.  On a thread of the transport."""
-        return TransportError(UNEXPECTED_TEXT)
+        """Take in a snapshot of the leader's.  On a thread of the transport; blocks until it is durable."""
+        return receive_snapshot(self.context, self.snapshot_store, request, source)
 
     def ask(self, request: LeaderRequest | BootstrapRequested | CampaignRequested) -> None:
         """Leave ``request`` for the main thread, which finishes its future sooner or later."""
@@ -284,6 +291,7 @@ class Node:
         context.notifier.fail([proposal.future for proposal in waiting], refused)
         self._inbox.close(lambda event: _dispose(event, context.notifier, refused))
         self.reader.stop()
+        self.snapshotter.stop()
         try:
             context.transport.close()
         except Exception:

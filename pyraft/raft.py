@@ -33,7 +33,7 @@ from .events import (
     VerifyRequested,
 )
 from .fsm import FSM
-from .futures import ApplyFuture, ConfigurationFuture, IndexFuture, RaftFuture
+from .futures import ApplyFuture, ConfigurationFuture, IndexFuture, RaftFuture, SnapshotFuture
 from .log import Log, LogType
 from .logstore.base import LogStore, StableStore
 from .node import Node
@@ -464,6 +464,24 @@ class Raft:
         else:
             request.future.try_set_exception(self._refusal())
 
+    # -- snapshots -------------------------------------------------------------------------------
+
+    def snapshot(self) -> SnapshotFuture:
+        """Take a snapshot now; the future has its ``meta`` and ``open()`` once it is durable.
+
+        Fails with NothingNewToSnapshotError, SnapshotFailedError (the FSM), or StorageError (the
+        disk); the server goes on in each case.
+
+        Source: Raft paper §7.
+        """
+        self._check_usable()
+        future = SnapshotFuture(self._runtime)
+        if self._state.role is RaftState.SHUTDOWN:
+            future.try_set_exception(self._shut_down())
+        else:
+            self._node.snapshotter.ask(future)
+        return future
+
     # -- waiting ---------------------------------------------------------------------------------
 
     def wait_for_leader(self, timeout: float | None = None) -> ServerInfo:
@@ -572,8 +590,8 @@ class Raft:
             "commit_index": str(state.commit_index),
             "applied_index": str(fsm.applied_index),
             "fsm_pending": str(max(state.commit_index - fsm.applied_index, 0)),
-            "last_snapshot_index": "0",
-            "last_snapshot_term": "0",
+            "last_snapshot_index": str(state.log.snapshot.index),
+            "last_snapshot_term": str(state.log.snapshot.term),
             "protocol_version": "3",
             "protocol_version_min": "0",
             "protocol_version_max": "3",

@@ -15,18 +15,25 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from .config import Config
 from .errors import LogNotFoundError, RaftError, TransportError
 from .events import HigherTermSeen, PeerHeard, PeerMatched
 from .log import Log
-from .messages import AppendEntriesRequest, AppendEntriesResponse, RpcHeader
+from .messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    RpcHeader,
+)
 from .node_log import NodeLog
 from .rules.replication import next_index_after_rejection
 from .rules.timing import back_off, randomized
 from .runtime import Inbox, NotifyChannel, Runtime
 from .sessions import Session
+from .snapshots.base import SnapshotMeta
 from .transport.base import AppendPipeline, Transport
 
 _log = logging.getLogger(__name__)
@@ -39,6 +46,9 @@ _WINDOW_BYTES = 8 * 1024 * 1024
 """No further request goes out once that much is on its way to one peer."""
 
 _POKED_BACK_OFF = 0.05  # seconds that a failing peer is left alone even when there is news
+_PROGRESS_TIMEOUTS = 10
+"""Election timeouts without any progress after which sending a snapshot is given up."""
+
 _IDLE = 60.0  # seconds between looks when nothing can happen without a poke
 
 
@@ -86,6 +96,17 @@ class _Broke(NamedTuple):
     error: RaftError
 
 
+class Snapshots(Protocol):
+    """Where snapshots for peers come from."""
+
+    def open_newest(self) -> tuple[SnapshotMeta, BinaryIO]:
+        """The newest one that can be read.
+
+        Raises:
+            RaftError: there is none now.
+        """
+
+
 class Replicator:
     """Sends one peer what it lacks."""
 
@@ -99,6 +120,7 @@ class Replicator:
         transport: Transport,
         session: Session,
         to_main: Callable[[Any], None],
+        snapshots: Snapshots,
     ) -> None:
         self._runtime = runtime
         self._config = config
@@ -121,7 +143,8 @@ class Replicator:
         self._in_flight_bytes = 0
         self._round_trip = 0.001  # seconds; adapts
         self._unreachable_since: float | None = None
-        self._said_it_lacks = False
+        self._snapshots = snapshots
+        self._needs_snapshot = False  # what the peer lacks is not in our log any more
 
     # -- any thread ------------------------------------------------------------------------
 
@@ -157,6 +180,9 @@ class Replicator:
             return False
         self._news.clear()
         request = self._build(probe=True)
+        if self._needs_snapshot:
+            self._send_snapshot()
+            return False
         if request is None:
             self._wait_out(self._config.heartbeat_timeout / 10)
             return False
@@ -266,6 +292,9 @@ class Replicator:
             if not self._may_send_more(waiting, now):
                 return self._look_again_at(now)
             request = self._build()
+            if self._needs_snapshot:
+                self._back_to_probing()
+                return None
             if request is None:
                 return now + self._config.heartbeat_timeout / 10
             size = sum([len(entry.encoded) for entry in request.entries])
@@ -390,8 +419,8 @@ class Replicator:
         # leader's.
         if not self._session.alive:
             return None
+        self._needs_snapshot = prev_term is None
         if prev_term is None:
-            self._lacks_a_snapshot(prev)
             return None
         if not self._session.may_send(self._runtime.now(), self._config.election_timeout):
             return None  # our disk has stalled, and somebody else should lead
@@ -433,6 +462,9 @@ class Replicator:
             self._next = next_index_after_rejection(
                 request.prev_log_entry + 1, response.last_log, self._rejections
             )
+            oldest = self._entries.oldest_known()
+            if self._next <= oldest < request.prev_log_entry:
+                self._next = oldest + 1  # before a snapshot goes out: perhaps the logs meet here
             self._in_flight.clear()  # all of it stood on what was refused
             self._in_flight_bytes = 0
             self._commit_sent = min(self._commit_sent, self._next - 1)
@@ -440,15 +472,66 @@ class Replicator:
         session.next_index = self._next
         return response.success
 
-    def _lacks_a_snapshot(self, prev: int) -> None:
-        if not self._said_it_lacks:
-            self._said_it_lacks = True
-            _log.error(
-                "peer=%s needs entry %d, which is not in our log any more: it can not catch up [id=%s]",
-                self._session.peer.id,
-                prev,
-                self._header.id,
-            )
+    # snapshots
+
+    def _send_snapshot(self) -> None:
+        """Bring the peer to where our log begins, and go on from there.  Blocks while it is sent."""
+        session = self._session
+        self._needs_snapshot = False
+        try:
+            meta, source = self._snapshots.open_newest()
+            with source:
+                response = self._offer(meta, source)
+        except RaftError as error:
+            self._failed(error)
+            return
+        finally:
+            session.is_sent_snapshot = False
+        self._reached()
+        if response.term > session.leadership.term:
+            self._to_main(HigherTermSeen(session, response.term))
+        if response.term != session.leadership.term or not response.success:
+            self._failures += 1
+            return
+        self._failures = self._rejections = 0
+        self._next = session.next_index = max(self._next, meta.index + 1)
+        self._commit_sent = min(self._commit_sent, meta.index)
+        session.holds = meta.index
+        self._to_main(PeerMatched(session, meta.index))
+
+    def _offer(self, meta: SnapshotMeta, source: BinaryIO) -> InstallSnapshotResponse:
+        """Send one snapshot and wait for what the peer says.
+
+        Raises:
+            TransportError: it did not get through, or the session ended meanwhile.
+        """
+        session, config = self._session, self._config
+        request = InstallSnapshotRequest(
+            self._header,
+            session.leadership.term,
+            meta.index,
+            meta.term,
+            meta.configuration,
+            meta.configuration_index,
+            meta.size,
+        )
+        _log.info(
+            "sending snapshot=%s to peer=%s bytes=%d [id=%s]",
+            meta.id,
+            session.peer.id,
+            meta.size,
+            self._header.id,
+        )
+        session.is_sent_snapshot = True
+        # A snapshot is of committed entries only, so it is right to send even if this
+        # leadership should end at this moment; to go on for hours would be a waste.
+        return self._transport.install_snapshot(
+            session.peer,
+            request,
+            source,
+            _PROGRESS_TIMEOUTS * config.election_timeout,
+            lambda: not session.may_send(self._runtime.now(), config.election_timeout),
+        )
 
     def _failed(self, error: RaftError) -> None:
         self._failures += 1

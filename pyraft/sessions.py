@@ -45,11 +45,21 @@ class Session:
         contact: when the latest request was sent that the peer answered in our term.
             Written by the peer's two threads, read by the main thread for its lease.
         next_index: of the next entry to send; for people who look.
+        is_sent_snapshot: whether a snapshot is on its way to the peer; for people who look.
         holds: what the peer acknowledged last on this session; it goes down when it refuses.
             A peer that shows less has lost its log.
     """
 
-    __slots__ = ("_alive", "contact", "holds", "leadership", "match_index", "next_index", "peer")
+    __slots__ = (
+        "_alive",
+        "contact",
+        "holds",
+        "is_sent_snapshot",
+        "leadership",
+        "match_index",
+        "next_index",
+        "peer",
+    )
 
     def __init__(self, peer: Server, leadership: Leadership, now: float, next_index: int) -> None:
         self.peer = peer
@@ -57,6 +67,7 @@ class Session:
         self.match_index = 0
         self.next_index = next_index
         self.holds = 0
+        self.is_sent_snapshot = False
         self.contact = now  # a new leader gets one lease to reach its peers
         self._alive = True
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-
 from typing import Any, BinaryIO, NamedTuple
 
 from .context import NodeContext
@@ -67,6 +66,31 @@ class Snapshotter:
         """Let the thread end after what it is writing."""
         self._inbox.put(_Stop())
 
+    def opener(self, meta: SnapshotMeta) -> Callable[[], BinaryIO]:
+        """A function that opens the snapshot described by ``meta``."""
+        return lambda: self._store.open(meta.id)[1]
+
+    def open_newest(self) -> tuple[SnapshotMeta, BinaryIO]:
+        """The newest snapshot that can be read, and a reader that the caller closes.
+
+        Raises:
+            RaftError: there is none, or none that can be read; one is being taken.
+        """
+        try:
+            for meta in self._store.list():
+                try:
+                    return self._store.open(meta.id)
+                except RaftError as error:
+                    self._node.log.error("snapshot %s cannot be read: %s", meta.id, error)
+        except RaftError:
+            raise
+        except Exception as error:
+            raise StorageError(f"the snapshot store could not be read: {error!r}") from error
+        self.want()
+        raise StorageError(
+            "there is no snapshot that can be read; a new one is taken if anything was applied"
+        )
+
     # -- the snap thread -----------------------------------------------------------------------
 
     def run(self) -> None:
@@ -91,12 +115,12 @@ class Snapshotter:
 
     def _next_look(self) -> float:
         node = self._node
-        return node.runtime.now() + randomized(node.settings.snapshot_interval, self._rng)
+        return node.runtime.now() + randomized(node.config.snapshot_interval, self._rng)
 
     def _is_due(self) -> bool:
         node = self._node
         new = node.fsm.applied_index - node.state.log.snapshot.index
-        return self._keeps and new >= node.settings.snapshot_threshold
+        return self._keeps and new >= node.config.snapshot_threshold
 
     def _serve(self) -> None:
         """Take one snapshot for everybody who has asked."""
@@ -111,7 +135,8 @@ class Snapshotter:
             if isinstance(result, RaftError):
                 self._node.notifier.fail_one(future, result)
             else:
-                self._node.notifier.resolve(future, (result, self._opener(result)))
+                future.opener = self.opener(result)
+                self._node.notifier.resolve(future, result)
 
     def _take_quietly(self) -> None:
         try:
@@ -120,9 +145,6 @@ class Snapshotter:
             pass
         except RaftError as error:
             self._node.log.error("no snapshot was taken: %s", error)
-
-    def _opener(self, meta: SnapshotMeta) -> Callable[[], BinaryIO]:
-        return lambda: self._store.open(meta.id)[1]
 
     def _take(self) -> SnapshotMeta:
         """Capture, write, and let the main thread drop what it covers.
@@ -252,5 +274,3 @@ class _Counting(SnapshotSink):
 
     def cancel(self) -> None:
         self._sink.cancel()
-
-

@@ -129,7 +129,9 @@ class NodeState:
         position = LogPosition(meta.term, meta.index)
         if log.term_at(meta.index) == meta.term:
             log.snapshot = position
-            self.configurations = self.configurations.with_snapshot(meta.configuration, meta.configuration_index)
+            self.configurations = self.configurations.with_snapshot(
+                meta.configuration, meta.configuration_index
+            )
         else:
             log.reset(position)
             self.configurations = Configurations.of_snapshot(meta.configuration, meta.configuration_index)

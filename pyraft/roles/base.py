@@ -10,7 +10,8 @@ from .. import rpc_handlers
 from ..context import NodeContext
 from ..errors import CantBootstrapError, NodeFailedError, NotLeaderError, TransportError
 from ..events import BootstrapRequested, LeaderRequest, NodeFailed, ReadIndexAsked
-from ..messages import TimeoutNowRequest, TimeoutNowResponse
+from ..installing import SnapshotStep, answer_snapshot
+from ..messages import AppendEntriesRequest, TimeoutNowRequest, TimeoutNowResponse
 from ..transport.base import IncomingRpc
 
 
@@ -47,8 +48,20 @@ def answer(node: NodeContext, rpc: IncomingRpc) -> None:
     Raises:
         StorageError: see rpc_handlers.
     """
-    if not rpc.abandoned:
+    if isinstance(rpc, SnapshotStep):
+        rpc.go_on(answer_snapshot(node, rpc.snapshot, rpc.stored))
+    elif not rpc.abandoned:
         rpc.respond(rpc_handlers.answer_request(node, rpc.request))
+
+
+def leaders_term(rpc: IncomingRpc) -> int | None:
+    """The term of the sender if only a leader sends this, else None.
+
+    Whoever hears it in its own term or a later one follows.
+    """
+    if isinstance(rpc, SnapshotStep):
+        return rpc.snapshot.term
+    return rpc.request.term if isinstance(rpc.request, AppendEntriesRequest) else None
 
 
 def refuse_proposals(node: NodeContext) -> None:

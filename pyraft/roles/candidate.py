@@ -24,7 +24,6 @@ from ..events import (
     VoteReceived,
 )
 from ..messages import (
-    AppendEntriesRequest,
     RequestPreVoteRequest,
     RequestPreVoteResponse,
     RequestVoteRequest,
@@ -41,6 +40,7 @@ from .base import (
     RoleName,
     accept_timeout_now,
     answer,
+    leaders_term,
     raise_failure,
     refuse_bootstrap,
     refuse_proposals,
@@ -163,7 +163,8 @@ class Candidate:
     def _on_rpc(self, rpc: IncomingRpc) -> Next | None:
         node, request = self._node, rpc.request
         before = node.state.ballot.term
-        if isinstance(request, AppendEntriesRequest) and request.term >= before:
+        leader = leaders_term(rpc)
+        if leader is not None and leader >= before:
             return Next(RoleName.FOLLOWER, carry=rpc)  # somebody won (§5.2)
         if isinstance(request, TimeoutNowRequest):
             return accept_timeout_now(node, rpc)

@@ -45,7 +45,7 @@ from ..events import (
 from ..futures import IndexFuture, RaftFuture
 from ..heartbeat import Heartbeat
 from ..log import EntryEncoder, Log, LogType
-from ..messages import AppendEntriesRequest, ReadIndexRequest, ReadIndexResponse, TimeoutNowRequest
+from ..messages import ReadIndexRequest, ReadIndexResponse, TimeoutNowRequest
 from ..proposals import Proposal
 from ..replicator import Replicator
 from ..rules.commitment import leader_commit_index
@@ -53,7 +53,7 @@ from ..rules.timing import lease_ends_at
 from ..sessions import Leadership, Session
 from ..state import RaftState
 from ..transport.base import IncomingRpc
-from .base import Next, RoleName, answer, raise_failure, refuse_bootstrap
+from .base import Next, RoleName, answer, leaders_term, raise_failure, refuse_bootstrap
 from .membership_changes import MembershipChanges
 from .read_rounds import ReadRounds
 from .transfer import Transfers
@@ -129,6 +129,7 @@ class Leader:
     def _begin(self) -> Next | None:
         node = self._node
         node.metrics.leaderships_total += 1
+        node.leadership = self._leadership
         node.enter(RaftState.LEADER, (node.id, node.header.addr))
         self._first_of_term = node.state.log.last.index + 1
         for server in node.state.configuration.servers:
@@ -390,8 +391,9 @@ class Leader:
 
     def _on_rpc(self, rpc: IncomingRpc) -> Next | None:
         node, request = self._node, rpc.request
-        if isinstance(request, AppendEntriesRequest) and request.term >= self._leadership.term:
-            if request.term == self._leadership.term:
+        term = leaders_term(rpc)
+        if term is not None and term >= self._leadership.term:
+            if term == self._leadership.term:
                 node.log.error("another leader of our own term: id=%s", request.header.id)
             return Next(RoleName.FOLLOWER, carry=rpc)
         if isinstance(request, TimeoutNowRequest):
@@ -524,6 +526,7 @@ class Leader:
             transport=node.transport,
             session=session,
             to_main=node.inbox.put,
+            snapshots=node.snapshots,
         )
         heartbeat = Heartbeat(
             runtime=node.runtime,
@@ -542,6 +545,7 @@ class Leader:
         """End every session before anything else can happen, then fail what is in flight."""
         node = self._node
         self._leadership.alive = False
+        node.leadership = None
         for peer in [*self._peers.values(), *(leaving.peer for leaving in self._leaving.values())]:
             peer.end()
         self._transfers.end()

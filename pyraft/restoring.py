@@ -1,0 +1,64 @@
+"""What a server does with its snapshots when it starts: restore the newest one that can be.
+
+Source: Raft paper §7.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from .errors import CorruptStoreError, RaftError, StorageError
+from .fsm import FSM, ConfigurationStore
+from .fsm_runner import restore_failure
+from .snapshots.base import SnapshotMeta, SnapshotStore
+
+_log = logging.getLogger(__name__)
+
+
+def restore_newest(store: SnapshotStore, fsm: FSM, server_id: str) -> SnapshotMeta | None:
+    """Restore ``fsm`` from the newest snapshot that works; return its description, None without any.
+
+    One that is damaged, or that the FSM refuses, is passed over, loudly; whether the log
+    reaches back to the one before is checked later (NodeLog).
+
+    Raises:
+        StorageError: there are snapshots, and none works; or the store cannot list them.
+    """
+    try:
+        metas = store.list()
+    except RaftError:
+        raise
+    except Exception as error:
+        raise StorageError(f"the snapshot store cannot list its snapshots: {error!r}") from error
+    reasons = []
+    for meta in metas:
+        try:
+            _restore(store, fsm, meta)
+        except RaftError as error:
+            _log.error("snapshot=%s cannot be restored: %s [id=%s]", meta.id, error, server_id)
+            reasons.append(f"{meta.id}: {error}")
+            continue
+        _log.info("restored snapshot=%s index=%d [id=%s]", meta.id, meta.index, server_id)
+        return meta
+    if reasons:
+        raise CorruptStoreError(
+            "none of the snapshots can be restored, and the log begins behind them. Remove this server from the "
+            "cluster, clear its directory and add it anew. " + "; ".join(reasons)
+        )
+    return None
+
+
+def _restore(store: SnapshotStore, fsm: FSM, meta: SnapshotMeta) -> None:
+    try:
+        _, source = store.open(meta.id)
+    except RaftError:
+        raise
+    except Exception as error:
+        raise StorageError(f"the snapshot store could not open it: {error!r}") from error
+    try:
+        with source:
+            fsm.restore(source)
+        if isinstance(fsm, ConfigurationStore):
+            fsm.store_configuration(meta.configuration_index, meta.configuration)
+    except Exception as error:
+        raise restore_failure(meta, error) from error
