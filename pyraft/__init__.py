@@ -6,7 +6,7 @@ Importing this loads neither gRPC nor LMDB; they come when they are used.
 
 import logging
 
-from .config import Config
+from .config import Config, ReloadableConfig
 from .configuration import Configuration, Server, Suffrage
 from .errors import (
     AbortedByRestoreError,
@@ -42,8 +42,17 @@ from .errors import (
 from .fsm import FSM, BatchingFSM, ConfigurationStore, FSMSnapshot
 from .futures import ApplyFuture, ConfigurationFuture, IndexFuture, RaftFuture, SnapshotFuture
 from .log import Log, LogType
+from .observers import (
+    FailedHeartbeatObservation,
+    LeaderObservation,
+    LeadershipChanges,
+    Observer,
+    PeerObservation,
+    ResumedHeartbeatObservation,
+)
 from .raft import Raft, ServerInfo, bootstrap_cluster, has_existing_state
 from .state import RaftState
+from .status import PeerState, PeerStatus, Status
 
 __version__ = "0.1.0"
 
@@ -51,6 +60,16 @@ __version__ = "0.1.0"
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
+    "FailedHeartbeatObservation",
+    "LeadershipChanges",
+    "LeaderObservation",
+    "Observer",
+    "PeerObservation",
+    "ResumedHeartbeatObservation",
+    "PeerState",
+    "PeerStatus",
+    "Status",
+    "ReloadableConfig",
     "FSM",
     "AbortedByRestoreError",
     "ApplyFuture",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 from .errors import ConfigError
@@ -70,6 +70,9 @@ class Config:
     max_uncommitted_bytes: int = 64 * 1024 * 1024
     """Most bytes of entries that a leader has in its log but not yet applied."""
 
+    restore_committed_logs: bool = True
+    """A start applies at once what was known to be committed before, without waiting for a leader."""
+
     snapshot_interval: float = 120.0
     """How often, up to twice that, the server looks whether a snapshot is due."""
 
@@ -107,7 +110,31 @@ class Config:
         _check_relations(self)
 
 
-_FLAGS = ("pre_vote", "shutdown_on_remove")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReloadableConfig:
+    """The settings that ``Raft.reload_config`` changes while a server runs; see ``Config``."""
+
+    heartbeat_timeout: float = 1.0
+    election_timeout: float = 1.0
+    snapshot_interval: float = 120.0
+    snapshot_threshold: int = 8192
+    trailing_logs: int = 10_240
+
+    @classmethod
+    def of(cls, config: Config) -> ReloadableConfig:
+        """Those of ``config``."""
+        return cls(**{name: getattr(config, name) for name in cls.__slots__})
+
+    def apply_to(self, config: Config) -> Config:
+        """``config`` with these in it.
+
+        Raises:
+            ConfigError: they are invalid, or contradict the rest.
+        """
+        return replace(config, **{name: getattr(self, name) for name in self.__slots__})
+
+
+_FLAGS = ("pre_vote", "restore_committed_logs", "shutdown_on_remove")
 _COUNTS_FROM_ZERO = ("catch_up_rounds", "snapshot_threshold", "trailing_logs")
 _SECONDS = (
     "heartbeat_timeout",

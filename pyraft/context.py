@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .config import Config
 from .errors import RaftError, TransferFailedError
-from .events import CompactFurther, SnapshotTaken
+from .events import CompactFurther, ConfigReloaded, SnapshotTaken
 from .fsm_runner import FsmRunner
 from .futures import RaftFuture
 from .messages import AppendEntriesRequest, InstallSnapshotRequest, RpcHeader
 from .metrics import Metrics
 from .notifier import Notifier
+from .observers import LeaderObservation, Leaderships
 from .proposals import ProposalQueue
 from .rules.election import LogPosition
 from .rules.membership import Configurations
@@ -72,6 +73,7 @@ class NodeContext:
         self.metrics = Metrics()
         self.rng: random.Random = runtime.random(f"election:{config.local_id}")
         self.leadership_news = Waiters(runtime)
+        self.leaderships = Leaderships(runtime)
         self.log = NodeLogger(logging.getLogger("pyraft"), {"state": state})
         self.voted_at = 0.0  # when this server last gave its vote to another; main thread only
         self.leadership: Leadership | None = None  # while this server leads
@@ -94,6 +96,9 @@ class NodeContext:
                     self.metrics.main_woke_late(self.runtime.now() - deadline)
                     return None
                 self.end_transfer_watch(_not_handed_over(f"{watch.target} did not become leader in time"))
+            elif isinstance(event, ConfigReloaded):
+                self._reload(event.config)
+                return event
             elif isinstance(event, SnapshotTaken):
                 self._snapshot_taken(event.meta)
             elif isinstance(event, CompactFurther):
@@ -103,6 +108,13 @@ class NodeContext:
                 if isinstance(event, IncomingRpc):
                     self.forget_rpc_bytes(event.size_bytes)
                 return event
+
+    def _reload(self, config: Config) -> None:
+        self.config = config
+        if self.leadership is not None:
+            self.leadership.config = config
+        self.snapshots.reconfigured()
+        self.log.info("settings reloaded")
 
     def _snapshot_taken(self, meta: SnapshotMeta) -> None:
         log = self.state.log
@@ -144,8 +156,12 @@ class NodeContext:
 
     def enter(self, role: RaftState, leader: tuple[str, str] | None = None) -> None:
         """Publish the role and who leads; the old leader is forgotten with the old role."""
-        self.state.leader = leader
+        before = self.state.role
+        self._set_leader(leader)
         self.state.role = role
+        self.leaderships.note(role is RaftState.LEADER)
+        if role is not before:
+            self.notifier.observe(role)
         if role is RaftState.LEADER:
             self.end_transfer_watch(_not_handed_over(f"{self.id} became leader again"))
         self.leadership_news.notify()
@@ -155,13 +171,18 @@ class NodeContext:
         leader = (request.header.id or request.header.addr, request.header.addr)
         self.state.last_contact = self.runtime.now()
         if self.state.leader != leader:
-            self.state.leader = leader
+            self._set_leader(leader)
             self.log.info("following leader=%s address=%s", *leader)
             self.leadership_news.notify()
         watch = self._transfer_watch
         if watch is not None and request.term > watch.term:
             won = leader[0] == watch.target
             self.end_transfer_watch(None if won else _not_handed_over(f"{leader[0]} became leader instead"))
+
+    def _set_leader(self, leader: tuple[str, str] | None) -> None:
+        if self.state.leader != leader:
+            self.state.leader = leader
+            self.notifier.observe(LeaderObservation(*(leader or (None, None))))
 
     def watch_transfer(self, future: RaftFuture[None], target: str, term: int, deadline: float) -> None:
         """Finish ``future`` by whoever leads next after ``term``: with success if it is ``target``."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .config import Config
 from .configuration import Configuration
 from .errors import NodeFailedError, RaftError
 from .messages import RequestPreVoteResponse, RequestVoteResponse
@@ -117,6 +118,13 @@ class SnapshotTaken:
     """A snapshot of our own is durable: the entries that it covers are not needed any more."""
 
     meta: SnapshotMeta
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigReloaded:
+    """Somebody called reload_config(): these are the settings from now on."""
+
+    config: Config
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from .config import Config
 from .errors import RaftError
 from .events import HigherTermSeen, PeerHeard
 from .messages import AppendEntriesRequest, AppendEntriesResponse, RpcHeader
+from .observers import FailedHeartbeatObservation, Observation, ResumedHeartbeatObservation
 from .rules.timing import back_off, heartbeat_interval
 from .runtime import Inbox, NotifyChannel, Runtime
 from .sessions import Session
@@ -39,25 +40,29 @@ class Heartbeat:
         self,
         *,
         runtime: Runtime,
-        config: Config,
         header: RpcHeader,
         transport: Transport,
         session: Session,
         to_main: Callable[[Any], None],
         on_reachable: Callable[[], None],
+        observe: Callable[[Observation], None],
     ) -> None:
         """``on_reachable`` is called when the peer is back: after failures, or without its log."""
         self._runtime = runtime
-        self._config = config
         self._request = AppendEntriesRequest(header, session.leadership.term)
         self._transport = transport
         self._session = session
         self._to_main = to_main
         self._on_reachable = on_reachable
+        self._observe = observe
         self._rng = runtime.random(f"heartbeat:{header.id}:{session.peer.id}")
         self._inbox: Inbox = runtime.inbox(f"{header.id}-beat-{session.peer.id}")
         self._question = NotifyChannel(self._inbox, _BeatNow())
         self._failures = 0
+
+    @property
+    def _config(self) -> Config:
+        return self._session.leadership.config
 
     def beat_now(self) -> None:
         """Send one without waiting for the next interval.  Any thread."""
@@ -84,10 +89,13 @@ class Heartbeat:
             response = self._transport.call(session.peer, self._request, self._config.heartbeat_timeout)
         except RaftError:
             self._failures += 1
+            self._observe(FailedHeartbeatObservation(session.peer.id, self._runtime.now() - session.contact))
             return
         if not isinstance(response, AppendEntriesResponse):
             return
         if self._failures or response.last_log < holds:
+            if self._failures:
+                self._observe(ResumedHeartbeatObservation(session.peer.id))
             self._failures = 0
             self._on_reachable()
         if response.term > session.leadership.term:

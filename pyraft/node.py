@@ -17,6 +17,7 @@ from .errors import NodeFailedError, RaftError, RaftShutdownError, ShutdownTimeo
 from .events import (
     BootstrapRequested,
     CampaignRequested,
+    ConfigReloaded,
     LeaderRequest,
     NodeFailed,
     ProposalsWaiting,
@@ -112,6 +113,8 @@ class Node:
             notifier=notifier,
             spawn=self._spawn,
         )
+        if config.restore_committed_logs:
+            self._restore_committed()
         self.reader = Reader(self.context)
         self.snapshotter = self.context.snapshots = Snapshotter(self.context, snapshot_store)
         self._tasks: list[Task] = []
@@ -123,6 +126,14 @@ class Node:
         self._stopped = False
         self._stop_waiters = Waiters(runtime)
         self.stopped_future: ShutdownFuture = ShutdownFuture(runtime, lambda: self._main)
+
+    def _restore_committed(self) -> None:
+        """Apply what was known to be committed when entries were last stored."""
+        context = self.context
+        committed = context.state.log.stored_commit_index()
+        if committed > context.state.commit_index:
+            context.state.advance_commit(committed)
+            context.fsm.committed_up_to(committed)
 
     # -- any thread ------------------------------------------------------------------------
 
@@ -166,6 +177,10 @@ class Node:
     def ask(self, request: LeaderRequest | BootstrapRequested | CampaignRequested) -> None:
         """Leave ``request`` for the main thread, which finishes its future sooner or later."""
         self._inbox.put(request)
+
+    def reload(self, config: Config) -> None:
+        """Let ``config`` be the settings from now on."""
+        self._inbox.put(ConfigReloaded(config))
 
     def stop(self, grace: float | None) -> None:
         """Ask the server to end.  ``grace``: seconds to wait for user code that does not return."""
@@ -332,6 +347,8 @@ class Node:
         self._stopped = True
         self._stop_waiters.notify()
         self.context.leadership_news.notify()
+        self.context.leaderships.end()
+        self.context.notifier.end_observers()
         self.context.fsm.applied.notify()
         self.context.log.info("stopped")
         if stuck is None:

@@ -133,6 +133,19 @@ class NodeLog:
         except Exception as error:
             raise StorageError(f"the log store could not read entry {first}: {error}") from error
 
+    def stored_commit_index(self) -> int:
+        """What was known to be committed when entries were last stored; at most the log's end.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        try:
+            return min(self._store.get_commit_index(), self.last.index)
+        except NodeFailedError:
+            raise
+        except Exception as error:
+            raise StorageError(f"the log store could not read the commit index: {error}") from error
+
     def is_in_memory(self, index: int) -> bool:
         """Whether the entries from ``index`` to the end are in memory."""
         recent = self._recent
@@ -191,25 +204,29 @@ class NodeLog:
         self._unwritten = logs
         return self._publish(self._recent, logs)
 
-    def write_staged(self) -> None:
-        """Make what was staged durable.
+    def write_staged(self, commit_index: int = 0) -> None:
+        """Make what was staged durable, and ``commit_index`` with it, for the next start.
 
         Raises:
             StorageError: it may or may not be stored; this server must stop.
         """
         logs, self._unwritten = self._unwritten, ()
+        self._store.stage_commit_index(commit_index)
         self._store_call("append entries", lambda: self._store.store_logs(logs))
         if not self.first_index:
             self.first_index = logs[0].index
         self._evict()
 
-    def replace_suffix(self, logs: Sequence[Log]) -> None:
+    def replace_suffix(self, logs: Sequence[Log], commit_index: int = 0) -> None:
         """Make ``logs`` durable and drop whatever stood at or after the first of them.
+
+        ``commit_index`` as for ``write_staged``.
 
         Raises:
             StorageError: as ``write_staged``.
         """
         first = logs[0].index
+        self._store.stage_commit_index(commit_index)
         if first > self.last.index:
             self._store_call("append entries", lambda: self._store.store_logs(logs))
         else:

@@ -6,11 +6,15 @@ barrier futures.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from .futures import RaftFuture
+from .observers import Observation, Observer
 from .runtime import Inbox, Runtime
+
+_log = logging.getLogger(__name__)
 
 
 class _Resolved(NamedTuple):
@@ -23,6 +27,10 @@ class _Failed(NamedTuple):
     make_error: Callable[[], BaseException]
 
 
+class _Observed(NamedTuple):
+    observation: Observation
+
+
 class _Stop:
     pass
 
@@ -33,6 +41,9 @@ class Notifier:
     def __init__(self, runtime: Runtime, server_id: str) -> None:
         self._inbox: Inbox = runtime.inbox(f"{server_id}-notify")
         self._abandoned = False
+        self._runtime = runtime
+        self._observers: tuple[Observer, ...] = ()  # replaced whole, under the lock
+        self._lock = runtime.lock()
         self._current: Any = None  # what is being finished, for whoever takes over
 
     def resolve(self, future: RaftFuture[Any], value: Any = None) -> None:
@@ -49,6 +60,29 @@ class Notifier:
         """Finish ``future`` with ``error``, which nobody else gets."""
         self._inbox.put(_Failed([future], lambda: error))
 
+    def observe(self, observation: Observation) -> None:
+        """Let every observer see ``observation``."""
+        if self._observers:
+            self._inbox.put(_Observed(observation))
+
+    def register(self, observer: Observer) -> None:
+        """Let ``observer`` see what is observed from now on."""
+        observer.begin(self._runtime)
+        with self._lock:
+            if observer not in self._observers:
+                self._observers = (*self._observers, observer)
+
+    def deregister(self, observer: Observer) -> None:
+        """Let ``observer`` see no more; nothing if it is not registered."""
+        with self._lock:
+            self._observers = tuple(known for known in self._observers if known is not observer)
+        observer.end()
+
+    def end_observers(self) -> None:
+        """The server stops: nothing more is observed."""
+        for observer in self._observers:
+            self.deregister(observer)
+
     def stop(self) -> None:
         """Let the thread end once it has done what was asked before."""
         self._inbox.put(_Stop())
@@ -60,11 +94,21 @@ class Notifier:
                 event = self._inbox.take()
                 if isinstance(event, _Stop):
                     return
+                if isinstance(event, _Observed):
+                    self._show(event.observation)
+                    continue
                 self._current = event
                 _finish(event)
                 self._current = None
         finally:
             self._inbox.close(_finish)
+
+    def _show(self, observation: Observation) -> None:
+        for observer in self._observers:
+            try:
+                observer.offer(observation)
+            except Exception:
+                _log.exception("an observer's filter failed; nobody else is affected")
 
     def abandon(self) -> None:
         """Take over from a thread that is stuck in a callback: finish here what it still had.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .config import Config
+from .config import Config, ReloadableConfig
 from .configuration import Configuration, check_configuration, encode_configuration
 from .errors import (
     CantBootstrapError,
@@ -37,12 +37,15 @@ from .futures import ApplyFuture, ConfigurationFuture, IndexFuture, RaftFuture, 
 from .log import Log, LogType
 from .logstore.base import LogStore, StableStore
 from .node import Node
+from .observers import LeadershipChanges, Observer
 from .proposals import Proposal
 from .rules.election import Ballot, has_promised
 from .rules.reconfiguration import Change, MembershipChange
 from .runtime import ForkGuard, Runtime, ThreadRuntime
+from .sessions import Session
 from .snapshots.base import SnapshotStore
 from .state import BALLOT_KEY, RaftState, encode_ballot, load_ballot
+from .status import PeerState, PeerStatus, Status
 from .transport.base import Transport
 
 if TYPE_CHECKING:
@@ -576,6 +579,79 @@ class Raft:
         heard = self._state.last_contact
         return None if heard is None else max(self._runtime.now() - heard, 0.0)
 
+    def status(self) -> Status:
+        """Everything above at once, and on a leader how far each peer is.  Any thread; never blocks."""
+        context, state = self._node.context, self._state
+        leader_id, leader_address = state.leader or (None, None)
+        leads = state.role is RaftState.LEADER
+        return Status(
+            id=self._config.local_id,
+            address=self._transport.local_address,
+            state=state.role,
+            term=state.ballot.term,
+            leader_id=leader_id,
+            leader_address=leader_address,
+            last_contact=self.last_contact,
+            first_index=state.log.first_index,
+            last_index=state.log.last.index,
+            last_term=state.log.last.term,
+            commit_index=state.commit_index,
+            applied_index=context.fsm.applied_index,
+            snapshot_index=state.log.snapshot.index,
+            snapshot_term=state.log.snapshot.term,
+            configuration=state.configurations.latest,
+            configuration_index=state.configurations.latest_index,
+            proposals_waiting=len(context.proposals),
+            proposals_waiting_bytes=context.proposals.waiting_bytes,
+            uncommitted_entries=max(state.log.last.index - state.commit_index, 0) if leads else 0,
+            unapplied_entries=max(state.commit_index - context.fsm.applied_index, 0),
+            peers=self._peers(),
+            failure=self._node.failure,
+        )
+
+    def _peers(self) -> dict[str, PeerStatus]:
+        leadership, members = self._node.context.leadership, self._state.configuration
+        if leadership is None:
+            return {}
+        now = self._runtime.now()
+        return {id: _peer_status(session, members, now) for id, session in leadership.sessions.items()}
+
+    def register_observer(self, observer: Observer) -> None:
+        """Let ``observer`` see what happens from now on: roles, leaders, peers, votes, heartbeats."""
+        self._fork_guard.check(f"server {self._config.local_id}")
+        if not isinstance(observer, Observer):
+            raise ConfigError(f"{observer!r} is not an Observer: make one with pyraft.Observer()")
+        self._node.context.notifier.register(observer)
+        if self._node.is_down:
+            self._node.context.notifier.deregister(observer)
+
+    def deregister_observer(self, observer: Observer) -> None:
+        """Let ``observer`` see no more; nothing if it is not registered."""
+        self._node.context.notifier.deregister(observer)
+
+    def leadership_changes(self) -> LeadershipChanges:
+        """A subscription to whether this server leads, from now on.  Iterate it, or ``get(timeout)``."""
+        return LeadershipChanges(self._node.context.leaderships)
+
+    def reload_config(self, settings: ReloadableConfig) -> None:
+        """Replace all the settings that can change while the server runs; all or none.
+
+        Raises:
+            ConfigError: they are invalid, or contradict the rest; nothing has changed.
+        """
+        self._check_usable()
+        if not isinstance(settings, ReloadableConfig):
+            raise ConfigError(
+                f"{settings!r} is not a ReloadableConfig: use for example replace(raft.reloadable_config(), ...)"
+            )
+        with self._lock:
+            self._config = settings.apply_to(self._config)
+            self._node.reload(self._config)
+
+    def reloadable_config(self) -> ReloadableConfig:
+        """The settings in force that ``reload_config`` can change."""
+        return ReloadableConfig.of(self._config)
+
     def stats(self) -> dict[str, str]:
         """The figures that operators look at, as text; the keys are hashicorp/raft's."""
         state, fsm = self._state, self._node.context.fsm
@@ -676,6 +752,21 @@ def _as_bytes(value: object) -> bytes:
         return bytes(value)
     raise TypeError(
         f"a command is bytes and not {type(value).__name__}: encode it first, for example text.encode()"
+    )
+
+
+def _peer_status(session: Session, members: Configuration, now: float) -> PeerStatus:
+    peer = session.peer
+    member = members.find(peer.id)
+    return PeerStatus(
+        id=peer.id,
+        address=peer.address,
+        suffrage=None if member is None else member.suffrage,
+        state=PeerState(session.state),
+        match=session.match_index,
+        next=session.next_index,
+        last_contact=max(now - session.contact, 0.0),
+        in_flight=session.in_flight,
     )
 
 

@@ -114,7 +114,6 @@ class Replicator:
         self,
         *,
         runtime: Runtime,
-        config: Config,
         header: RpcHeader,
         log: NodeLog,
         transport: Transport,
@@ -123,7 +122,6 @@ class Replicator:
         snapshots: Snapshots,
     ) -> None:
         self._runtime = runtime
-        self._config = config
         self._header = header
         self._entries = log
         self._transport = transport
@@ -145,6 +143,10 @@ class Replicator:
         self._unreachable_since: float | None = None
         self._snapshots = snapshots
         self._needs_snapshot = False  # what the peer lacks is not in our log any more
+
+    @property
+    def _config(self) -> Config:
+        return self._session.leadership.config
 
     # -- any thread ------------------------------------------------------------------------
 
@@ -277,6 +279,7 @@ class Replicator:
             self._failed(error)
             return False
         self._stream = stream
+        self._session.state = "replicate"
         return True
 
     def _send_what_is_due(self) -> float | None:
@@ -366,6 +369,7 @@ class Replicator:
         sent = _Sent(request, now, size)
         stream.unanswered.append(sent)  # first: the answer may be there before send() returns
         self._in_flight.append(sent)
+        self._session.in_flight = len(self._in_flight)
         self._in_flight_bytes += size
         self._next = request.prev_log_entry + len(request.entries) + 1
         self._commit_due = None
@@ -377,6 +381,7 @@ class Replicator:
 
     def _on_reply(self, sent: _Sent, response: AppendEntriesResponse) -> None:
         self._in_flight_bytes -= self._in_flight.popleft().size
+        self._session.in_flight = len(self._in_flight)
         self._heard_at = self._runtime.now()
         self._round_trip += (self._runtime.now() - sent.at - self._round_trip) / 8
         if not self._go_on_after(sent.request, response):
@@ -392,6 +397,8 @@ class Replicator:
         stream, self._stream = self._stream, None
         self._in_flight.clear()
         self._in_flight_bytes = 0
+        self._session.in_flight = 0
+        self._session.state = "probe"
         if stream is not None and stream.pipeline is not None:
             stream.pipeline.close()
 
@@ -486,7 +493,7 @@ class Replicator:
             self._failed(error)
             return
         finally:
-            session.is_sent_snapshot = False
+            session.state = "probe"
         self._reached()
         if response.term > session.leadership.term:
             self._to_main(HigherTermSeen(session, response.term))
@@ -522,7 +529,7 @@ class Replicator:
             meta.size,
             self._header.id,
         )
-        session.is_sent_snapshot = True
+        session.state = "snapshot"
         # A snapshot is of committed entries only, so it is right to send even if this
         # leadership should end at this moment; to go on for hours would be a waste.
         return self._transport.install_snapshot(

@@ -60,8 +60,10 @@ def answer_request(
     if isinstance(request, AppendEntriesRequest):
         return on_append_entries(node, request)
     if isinstance(request, RequestVoteRequest):
+        node.notifier.observe(request)
         return on_request_vote(node, request)
     if isinstance(request, RequestPreVoteRequest):
+        node.notifier.observe(request)
         return on_request_pre_vote(node, request)
     if isinstance(request, StandingRequest):
         return on_standing(node)
@@ -95,11 +97,11 @@ def on_append_entries(
 
     known = count_already_stored(request.entries, state.log.last.index, state.log.term_at)
     missing = list(request.entries[known:])
-    if missing:  # steps 3 and 4
-        _store_missing(node, request, missing)
-
     last_proven = request.prev_log_entry + len(request.entries)
     commit = follower_commit_index(state.commit_index, request.leader_commit_index, last_proven)
+    if missing:  # steps 3 and 4
+        _store_missing(node, request, missing, commit)
+
     if commit > state.commit_index:  # step 5
         _advance_commit(node, commit)
     # Once more, after the write: our slow disk is not the leader's silence.
@@ -196,7 +198,7 @@ def _holds_prev(state: NodeState, request: AppendEntriesRequest) -> bool:
     return state.log.term_at(request.prev_log_entry) == request.prev_log_term
 
 
-def _store_missing(node: NodeContext, request: AppendEntriesRequest, missing: list[Log]) -> None:
+def _store_missing(node: NodeContext, request: AppendEntriesRequest, missing: list[Log], commit: int) -> None:
     state = node.state
     first = missing[0].index
     if first <= state.commit_index:
@@ -209,7 +211,7 @@ def _store_missing(node: NodeContext, request: AppendEntriesRequest, missing: li
     if first <= state.log.last.index:
         node.log.warning("replacing entries first=%d last=%d", first, state.log.last.index)
         state.configurations = state.configurations.with_truncation(first)
-    state.log.replace_suffix(missing)
+    state.log.replace_suffix(missing, commit)
     node.metrics.log_written(node.runtime.now() - began)
     node.metrics.received_entries_total += len(missing)
     state.take_configurations(missing)

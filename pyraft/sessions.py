@@ -7,8 +7,10 @@ deposed leader's thread cannot send a mix of two logs under its old term.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
 
+from .config import Config
 from .configuration import Server
 
 
@@ -23,14 +25,18 @@ class Leadership:
         commit_index: the leader's.
         write_began_at: when the log write under way began, or None.  A disk that stalls
             must cause a failover, so nobody sends anything once it is too old.
+        config: the server's settings; replaced whole when they are reloaded.
+        sessions: of the present peers, for people who look; replaced whole.
         asked_at: when the oldest question was asked that waits for a majority's answers;
             infinite if there is none.
     """
 
-    __slots__ = ("alive", "asked_at", "commit_index", "term", "write_began_at")
+    __slots__ = ("alive", "asked_at", "commit_index", "config", "sessions", "term", "write_began_at")
 
-    def __init__(self, term: int, commit_index: int) -> None:
+    def __init__(self, term: int, commit_index: int, config: Config) -> None:
         self.term = term
+        self.config = config
+        self.sessions: Mapping[str, Session] = {}
         self.alive = True
         self.commit_index = commit_index
         self.write_began_at: float | None = None
@@ -45,7 +51,8 @@ class Session:
         contact: when the latest request was sent that the peer answered in our term.
             Written by the peer's two threads, read by the main thread for its lease.
         next_index: of the next entry to send; for people who look.
-        is_sent_snapshot: whether a snapshot is on its way to the peer; for people who look.
+        state: "probe", "replicate" or "snapshot"; for people who look, as is
+        in_flight: requests with entries that the peer has not answered yet.
         holds: what the peer acknowledged last on this session; it goes down when it refuses.
             A peer that shows less has lost its log.
     """
@@ -54,11 +61,12 @@ class Session:
         "_alive",
         "contact",
         "holds",
-        "is_sent_snapshot",
+        "in_flight",
         "leadership",
         "match_index",
         "next_index",
         "peer",
+        "state",
     )
 
     def __init__(self, peer: Server, leadership: Leadership, now: float, next_index: int) -> None:
@@ -67,7 +75,8 @@ class Session:
         self.match_index = 0
         self.next_index = next_index
         self.holds = 0
-        self.is_sent_snapshot = False
+        self.state = "probe"
+        self.in_flight = 0
         self.contact = now  # a new leader gets one lease to reach its peers
         self._alive = True
 

@@ -36,6 +36,10 @@ class _Wanted(NamedTuple):
     """A peer needs a snapshot, and there is none that can be read."""
 
 
+class _Reconfigured(NamedTuple):
+    """The settings changed: the next look may be due earlier."""
+
+
 class _Stop(NamedTuple):
     pass
 
@@ -61,6 +65,10 @@ class Snapshotter:
     def want(self) -> None:
         """Take one soon, if there is anything new: a peer waits for it."""
         self._inbox.put(_Wanted())
+
+    def reconfigured(self) -> None:
+        """The settings changed."""
+        self._inbox.put(_Reconfigured())
 
     def stop(self) -> None:
         """Let the thread end after what it is writing."""
@@ -106,7 +114,7 @@ class Snapshotter:
                     return
                 elif isinstance(event, _Wanted) or (event is None and self._is_due()):
                     self._take_quietly()
-                if event is None:
+                if event is None or isinstance(event, _Reconfigured):
                     look_at = self._next_look()
         finally:
             self._inbox.close(self._dispose)

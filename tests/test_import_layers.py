@@ -22,19 +22,20 @@ PACKAGE = Path(__file__).parent.parent / "pyraft"
 # From the core outwards.  A module may import its own layer and earlier ones.
 LAYERS = {
     "foundation": ["disk", "errors", "runtime"],
-    "values": ["config", "configuration", "log", "messages", "metrics", "observers"],
+    "values": ["config", "configuration", "log", "messages", "metrics"],
     "rules": ["rules", "rules.*"],
     "seams": [
         "events",
         "fsm",
         "futures",
+        "observers",
         "sessions",
         "waiting",
         "logstore.base",
         "snapshots.base",
         "transport.base",
     ],
-    "state": ["node_log", "state"],
+    "state": ["node_log", "state", "status"],
     "handlers and threads": [
         "context",
         "fsm_runner",

@@ -82,6 +82,17 @@ class LogStore(ABC):
             self.delete_range(logs[0].index, last)
         self.store_logs(logs)
 
+    def stage_commit_index(self, index: int) -> None:  # noqa: B027  (optional to override)
+        """Store ``index`` together with the next entries, in their atomic step, or never.
+
+        A store that does so lets a restarted server apply what it knew to be committed without
+        waiting for a leader.
+        """
+
+    def get_commit_index(self) -> int:
+        """The commit index that was stored last, 0 if there is none.  It may be behind, never ahead."""
+        return 0
+
     def is_monotonic(self) -> bool:
         """True if the store refuses gaps between indexes."""
         return False

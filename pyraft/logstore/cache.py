@@ -78,6 +78,12 @@ class LogCache(LogStore):
         self._empty()
         self._store.delete_range(first, last)
 
+    def stage_commit_index(self, index: int) -> None:
+        self._store.stage_commit_index(index)
+
+    def get_commit_index(self) -> int:
+        return self._store.get_commit_index()
+
     def is_monotonic(self) -> bool:
         return self._store.is_monotonic()
 

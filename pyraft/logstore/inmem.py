@@ -32,6 +32,7 @@ class InmemStore(LogStore, StableStore):
     def __init__(self) -> None:
         self._view = _View({}, 0, 0)
         self._values: dict[bytes, bytes] = {}
+        self._staged = self._committed = 0
 
     def first_index(self) -> int:
         return self._view.first
@@ -71,6 +72,7 @@ class InmemStore(LogStore, StableStore):
             entries.update(added)
         else:
             entries = entries | added
+        self._committed = self._staged
         # After the entries: last_index() must never name one that is not there yet.
         self._view = _View(entries, min(first or logs[0].index, logs[0].index), max(last, logs[-1].index))
 
@@ -83,7 +85,14 @@ class InmemStore(LogStore, StableStore):
         if cut > self._view.last:
             self.store_logs(logs)
         else:
+            self._committed = self._staged
             self._show({index: log for index, log in self._view.entries.items() if index < cut} | added)
+
+    def stage_commit_index(self, index: int) -> None:
+        self._staged = index
+
+    def get_commit_index(self) -> int:
+        return self._committed
 
     def delete_range(self, first: int, last: int) -> None:
         entries, oldest, newest = self._view

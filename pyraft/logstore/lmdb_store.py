@@ -63,7 +63,9 @@ LARGEST_KEY_BYTES = 510
 
 # Reading and writing threads of one process: replicators, FSM runner, user threads.
 _READERS = 1022
-_CONFIGURATIONS = b"pconfigurations"  # "p" keeps it apart from every key of the user's
+# "p" keeps them apart from every key of the user's.
+_CONFIGURATIONS = b"pconfigurations"
+_COMMITTED = b"pcommitted"
 
 _CORRUPT = (
     lmdb.BadChecksumError,
@@ -83,6 +85,7 @@ class _Content(NamedTuple):
     first: int
     last: int
     configurations: tuple[int, ...]
+    committed: int
 
 
 Change: TypeAlias = Callable[[Transaction], _Content]
@@ -126,6 +129,7 @@ class LMDBStore(LogStore, StableStore):
         self._fork_guard = ForkGuard()
         self._writing = threading.Lock()
         self._gate = _Gate()
+        self._staged = 0  # commit index to store with the next entries; writer's thread only
         self._unwritable: str | None = None  # why no write is taken any more
         self._unreadable: str | None = None  # why no read is, either
         self._directory = StoreDirectory(self._path.absolute(), server_id)
@@ -160,6 +164,10 @@ class LMDBStore(LogStore, StableStore):
         """Indexes of the configuration entries in the log, newest last, without a scan."""
         self._check_usable()
         return self._content.configurations
+
+    def get_commit_index(self) -> int:
+        self._check_usable()
+        return self._content.committed
 
     def get(self, key: bytes) -> bytes | None:
         stable_key = _stable_key(key)
@@ -214,6 +222,9 @@ class LMDBStore(LogStore, StableStore):
             return self._put(txn, content, batch)
 
         self._write(change)
+
+    def stage_commit_index(self, index: int) -> None:
+        self._staged = index
 
     def delete_range(self, first: int, last: int) -> None:
         """Drop the entries ``first`` to ``last``, both included, in one commit.
@@ -275,7 +286,9 @@ class LMDBStore(LogStore, StableStore):
             self._logs = self._env.open_db(b"logs", create=directory.is_new)
             self._stable = self._env.open_db(b"stable", create=directory.is_new)
             with self._env.begin() as txn:
-                self._content = _Content(*self._read_ends(txn), self._read_configurations(txn))
+                self._content = _Content(
+                    *self._read_ends(txn), self._read_configurations(txn), self._read_committed(txn)
+                )
                 empty = txn.stat(self._logs)["entries"] == txn.stat(self._stable)["entries"] == 0
             if directory.is_new:
                 if not empty:
@@ -366,6 +379,10 @@ class LMDBStore(LogStore, StableStore):
             return ()
         return unpack_indexes(read_stable(_CONFIGURATIONS, record))
 
+    def _read_committed(self, txn: Transaction) -> int:
+        record = txn.get(_COMMITTED, db=self._stable)
+        return 0 if record is None else int.from_bytes(read_stable(_COMMITTED, record), "big")
+
     def _figures(self, txn: Transaction) -> dict[str, int]:
         content = self._content
         info, page_bytes = self._env.info(), self._env.stat()["psize"]
@@ -410,6 +427,9 @@ class LMDBStore(LogStore, StableStore):
             if content.configurations != self._content.configurations:
                 record = stable_record(_CONFIGURATIONS, pack_indexes(content.configurations))
                 txn.put(_CONFIGURATIONS, record, db=self._stable)
+            if content.committed != self._content.committed:
+                record = stable_record(_COMMITTED, content.committed.to_bytes(8, "big"))
+                txn.put(_COMMITTED, record, db=self._stable)
             committing = True
             self._commit(txn)
             self._content = content
@@ -452,7 +472,10 @@ class LMDBStore(LogStore, StableStore):
         configurations = content.configurations
         if batch.configurations:
             configurations = tuple(sorted((*configurations, *batch.configurations)))
-        return _Content(min(content.first or first, first), max(content.last, last), configurations)
+        committed = max(content.committed, self._staged)
+        return _Content(
+            min(content.first or first, first), max(content.last, last), configurations, committed
+        )
 
     def _cut(self, txn: Transaction, content: _Content, runs: Sequence[tuple[int, int]]) -> _Content:
         """Drop the entries of all ``runs``; return what the log holds then.
@@ -467,7 +490,7 @@ class LMDBStore(LogStore, StableStore):
             return content
         if len(runs) == 1 and first <= content.first and content.last <= last:
             txn.drop(self._logs, delete=False)
-            return _Content(0, 0, ())
+            return _Content(0, 0, (), content.committed)
         kept: list[tuple[bytes, bytes]] = []  # of the blocks that the runs cut into
         with txn.cursor(self._logs) as cursor:
             cursor.set_range(log_key(first))
@@ -482,7 +505,7 @@ class LMDBStore(LogStore, StableStore):
         configurations = tuple(
             index for index in content.configurations if not any(a <= index <= b for a, b in runs)
         )
-        return _Content(*self._read_ends(txn), configurations)
+        return _Content(*self._read_ends(txn), configurations, content.committed)
 
     def _latch(self, error: BaseException) -> None:
         self._unwritable = (

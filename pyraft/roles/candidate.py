@@ -11,6 +11,7 @@ from ..errors import RaftError, TransportError
 from ..events import (
     BootstrapRequested,
     CampaignRequested,
+    ConfigReloaded,
     HigherTermSeen,
     LeaderRequest,
     NodeFailed,
@@ -93,7 +94,7 @@ class Candidate:
                     raise_failure(event)
                 case StopRequested():
                     return Next(RoleName.STOP)
-                case PeerMatched() | PeerHeard() | HigherTermSeen() | TransferAnswered():
+                case PeerMatched() | PeerHeard() | ConfigReloaded() | HigherTermSeen() | TransferAnswered():
                     pass  # meant for a leader that this server is no more
                 case VoteReceived() | StandingHeard():
                     pass  # of an earlier role or election

@@ -11,6 +11,7 @@ from ..errors import ConfigError, NodeFailedError, NotVoterError
 from ..events import (
     BootstrapRequested,
     CampaignRequested,
+    ConfigReloaded,
     HigherTermSeen,
     LeaderRequest,
     NodeFailed,
@@ -84,6 +85,8 @@ class Follower:
                         return Next(RoleName.CANDIDATE)
                 case LeaderRequest() | ReadIndexAsked():
                     refuse_request(node, event)
+                case ConfigReloaded():
+                    self._draw_patience()
                 case NodeFailed():
                     raise_failure(event)
                 case StopRequested():

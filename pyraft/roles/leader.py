@@ -27,6 +27,7 @@ from ..errors import (
 from ..events import (
     BootstrapRequested,
     CampaignRequested,
+    ConfigReloaded,
     HigherTermSeen,
     LeaderRequest,
     MembershipRequested,
@@ -46,6 +47,7 @@ from ..futures import IndexFuture, RaftFuture
 from ..heartbeat import Heartbeat
 from ..log import EntryEncoder, Log, LogType
 from ..messages import ReadIndexRequest, ReadIndexResponse, TimeoutNowRequest
+from ..observers import PeerObservation
 from ..proposals import Proposal
 from ..replicator import Replicator
 from ..rules.commitment import leader_commit_index
@@ -97,7 +99,7 @@ class Leader:
 
     def __init__(self, node: NodeContext) -> None:
         self._node = node
-        self._leadership = Leadership(node.state.ballot.term, node.state.commit_index)
+        self._leadership = Leadership(node.state.ballot.term, node.state.commit_index, node.config)
         self._peers: dict[str, _Peer] = {}
         self._leaving: dict[str, _Leaving] = {}
         self._changes = MembershipChanges(node, self)
@@ -172,6 +174,8 @@ class Leader:
                     node.notifier.resolve(event.future)  # it leads already
                 case BootstrapRequested():
                     refuse_bootstrap(node, event, f"{node.id} is the leader: it has a cluster already")
+                case ConfigReloaded():
+                    wake_at = self._lease_check_at = node.runtime.now()
                 case NodeFailed():
                     raise_failure(event)
                 case StopRequested():
@@ -274,7 +278,7 @@ class Leader:
         self._leadership.write_began_at = began
         for peer in self._peers.values():
             peer.replicator.poke()
-        node.state.log.write_staged()
+        node.state.log.write_staged(node.state.commit_index)
         self._leadership.write_began_at = None
         took = node.runtime.now() - began
         node.metrics.log_written(took)
@@ -481,12 +485,17 @@ class Leader:
             if configurations.latest.find(id) is not None or self._changes.is_preparing(id):
                 continue
             peer = self._peers.pop(id)
+            self._publish_sessions()
+            self._node.notifier.observe(PeerObservation(peer.session.peer, removed=True))
             if peer.session.match_index >= configurations.latest_index:
                 peer.end()
                 continue
             # It had better hear that it was removed, or it will go on asking for votes.
             until = self._node.runtime.now() + self._node.config.election_timeout
             self._leaving[id] = _Leaving(peer, configurations.latest_index, until)
+
+    def _publish_sessions(self) -> None:
+        self._leadership.sessions = {id: peer.session for id, peer in self._peers.items()}
 
     def begin_catching_up(self, server: Server) -> None:
         leaving = self._leaving.pop(server.id, None)
@@ -520,7 +529,6 @@ class Leader:
         session = Session(server, self._leadership, node.runtime.now(), self._first_of_term)
         replicator = Replicator(
             runtime=node.runtime,
-            config=node.config,
             header=node.header,
             log=node.state.log,
             transport=node.transport,
@@ -530,14 +538,16 @@ class Leader:
         )
         heartbeat = Heartbeat(
             runtime=node.runtime,
-            config=node.config,
             header=node.header,
             transport=node.transport,
             session=session,
             to_main=node.inbox.put,
             on_reachable=replicator.peer_is_reachable,
+            observe=node.notifier.observe,
         )
         self._peers[server.id] = _Peer(session, replicator, heartbeat)
+        self._publish_sessions()
+        node.notifier.observe(PeerObservation(server))
         node.spawn(f"repl-{server.id}", replicator.run)
         node.spawn(f"beat-{server.id}", heartbeat.run)
 

@@ -84,6 +84,9 @@ class DiskConditions:
     """Mean time between the instant when a commit is durable and its return."""
 
 
+_COMMITTED = b"(commit index)"
+
+
 class SimDisk:
     """What survives its server.
 
@@ -323,6 +326,7 @@ class SimStore(LogStore, StableStore):
         self._disk = disk
         self._runtime = runtime
         self._latched: str | None = None
+        self._staged = 0
         self._closed = False
 
     def first_index(self) -> int:
@@ -359,14 +363,21 @@ class SimStore(LogStore, StableStore):
     def store_logs(self, logs: Sequence[Log]) -> None:
         _check_ascending(logs)
         if logs:
-            self._commit(Transaction(logs=tuple(logs)))
+            self._commit(Transaction(logs=tuple(logs), values=self._staged_value()))
 
     def replace_suffix(self, logs: Sequence[Log]) -> None:
         _check_ascending(logs)
         if logs:
             first, last = logs[0].index, self._disk.last_index
             delete = (first, last) if last >= first else None
-            self._commit(Transaction(delete, tuple(logs)))
+            self._commit(Transaction(delete, tuple(logs), self._staged_value()))
+
+    def stage_commit_index(self, index: int) -> None:
+        self._staged = index
+
+    def get_commit_index(self) -> int:
+        self._runtime.enter()
+        return int.from_bytes(self._disk.value(_COMMITTED) or b"", "big")
 
     def delete_range(self, first: int, last: int) -> None:
         first, last = max(first, self._disk.first_index), min(last, self._disk.last_index)
@@ -389,6 +400,9 @@ class SimStore(LogStore, StableStore):
         self._runtime.enter()
         if self._closed:
             raise StorageError(f"the store on {self._disk.server}'s disk is closed: open it again to use it")
+
+    def _staged_value(self) -> tuple[tuple[bytes, bytes], ...]:
+        return ((_COMMITTED, self._staged.to_bytes(8, "big")),) if self._staged else ()
 
     def _commit(self, transaction: Transaction) -> None:
         runtime, disk = self._runtime, self._disk

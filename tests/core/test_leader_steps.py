@@ -257,6 +257,7 @@ def test_a_leader_whose_very_first_write_stalls_steps_down_when_it_returns():
     store = stored("1")
     node = server(term=2, store=store)
     node.spawn = lambda name, run: None
+    node.snapshots = None
     really = store.store_logs
 
     def stall(logs):

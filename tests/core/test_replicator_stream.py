@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from pyraft import Config
+from pyraft.config import Config
 from pyraft.configuration import Server
 from pyraft.errors import TransportError
 from pyraft.messages import AppendEntriesResponse, RpcHeader
@@ -60,16 +60,18 @@ def start():
 
     def start(peer):
         runtime = ThreadRuntime()
-        session = Session(Server("n2", "n2.test:1"), Leadership(1, 0), runtime.now(), 4)
+        session = Session(
+            Server("n2", "n2.test:1"), Leadership(1, 0, Config(local_id="n1")), runtime.now(), 4
+        )
         facts = []
         replicator = Replicator(
             runtime=runtime,
-            config=Config(local_id="n1"),
             header=LEADER,
             log=node_log("111"),
             transport=peer,
             session=session,
             to_main=facts.append,
+            snapshots=None,
         )
         thread = threading.Thread(target=replicator.run)
         thread.start()
