@@ -53,13 +53,19 @@ class AppendEntriesRequest:
 
 @dataclass(frozen=True, slots=True)
 class AppendEntriesResponse:
-    """``last_log`` hints where to retry; ``no_retry_backoff``: retry at once, the logs differ."""
+    """``last_log`` hints where to retry; ``no_retry_backoff``: retry at once, the logs differ.
+
+    ``hint_index`` and ``hint_term``, which only pyraft sends: the logs agree at most up to
+    there (rules.replication.agreement_bound); 0 = no hint.
+    """
 
     header: RpcHeader
     term: int
     last_log: int = 0
     success: bool = False
     no_retry_backoff: bool = False
+    hint_index: int = 0
+    hint_term: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from .messages import (
     RpcHeader,
 )
 from .node_log import NodeLog
-from .rules.replication import next_index_after_rejection
+from .rules.replication import agreement_bound, next_index_after_hint, next_index_after_rejection
 from .rules.timing import back_off, randomized
 from .runtime import Inbox, NotifyChannel, Runtime
 from .sessions import Session
@@ -466,9 +466,7 @@ class Replicator:
         else:
             self._failures = 0 if response.no_retry_backoff else self._failures + 1
             self._rejections += 1
-            self._next = next_index_after_rejection(
-                request.prev_log_entry + 1, response.last_log, self._rejections
-            )
+            self._next = self._next_to_try(request, response)
             oldest = self._entries.oldest_known()
             if self._next <= oldest < request.prev_log_entry:
                 self._next = oldest + 1  # before a snapshot goes out: perhaps the logs meet here
@@ -478,6 +476,15 @@ class Replicator:
             session.holds = min(session.holds, self._next - 1)
         session.next_index = self._next
         return response.success
+
+    def _next_to_try(self, request: AppendEntriesRequest, response: AppendEntriesResponse) -> int:
+        refused = request.prev_log_entry + 1
+        log = self._entries
+        hint = min(response.hint_index, request.prev_log_entry - 1)
+        if hint <= log.oldest_known():
+            return next_index_after_rejection(refused, response.last_log, self._rejections)
+        bound = agreement_bound(log.term_at, log.oldest_known(), hint, response.hint_term)
+        return next_index_after_hint(refused, bound.index)
 
     # snapshots
 

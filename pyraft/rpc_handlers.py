@@ -29,7 +29,7 @@ from .messages import (
 from .rules.commitment import follower_commit_index
 from .rules.election import LAST_TERM, LogPosition, decide_vote, grants, may_be_heard, would_vote
 from .rules.membership import is_grown_up
-from .rules.replication import count_already_stored, is_contiguous
+from .rules.replication import agreement_bound, count_already_stored, is_contiguous
 from .state import NodeState, RaftState
 
 # Texts that Go servers know.
@@ -93,7 +93,7 @@ def on_append_entries(
         return TransportError("the entries do not follow each other: this request is damaged")
 
     if not _holds_prev(state, request):  # step 2
-        return _append_reply(node, success=False, no_retry_backoff=True)
+        return _refuse_prev(node, request)
 
     known = count_already_stored(request.entries, state.log.last.index, state.log.term_at)
     missing = list(request.entries[known:])
@@ -196,6 +196,17 @@ def _holds_prev(state: NodeState, request: AppendEntriesRequest) -> bool:
     if request.prev_log_entry == 0:
         return True
     return state.log.term_at(request.prev_log_entry) == request.prev_log_term
+
+
+def _refuse_prev(node: NodeContext, request: AppendEntriesRequest) -> AppendEntriesResponse:
+    """Say that our logs differ before the entries, and where to look for agreement."""
+    log = node.state.log
+    reply = _append_reply(node, success=False, no_retry_backoff=True)
+    upto = min(request.prev_log_entry - 1, log.last.index)
+    if upto < max(log.oldest_known(), 1):
+        return reply
+    bound = agreement_bound(log.term_at, log.oldest_known(), upto, request.prev_log_term)
+    return replace(reply, hint_index=bound.index, hint_term=bound.term)
 
 
 def _store_missing(node: NodeContext, request: AppendEntriesRequest, missing: list[Log], commit: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..log import Log
+from .election import LogPosition
 
 
 def is_contiguous(prev_log_entry: int, prev_log_term: int, entries: Sequence[Log], leader_term: int) -> bool:
@@ -53,3 +54,38 @@ def next_index_after_rejection(next_index: int, last_log_hint: int, rejections: 
     """
     step = 1 << min(rejections - 1, 20)
     return max(1, min(next_index - step, last_log_hint + 1))
+
+
+def agreement_bound(term_at: Callable[[int], int | None], oldest: int, index: int, term: int) -> LogPosition:
+    """The last position up to ``index`` whose term is at most ``term``: no later one can agree.
+
+    Terms never decrease along a log, so if another log has ``term`` at ``index``, the two
+    differ wherever this one has a later term.  Both sides apply this in turn, the follower to
+    its own log and then the leader to its own, and so skip a whole term in one round trip.
+
+    Args:
+        term_at: of this log; None where it does not reach.
+        oldest: the oldest index whose term this log knows; returned if all later terms are above.
+        index: where to begin, at most the end of this log.
+
+    Source: §5.3, the optimisation at its end.
+    """
+    low, high = oldest, index
+    while low < high:
+        middle = (low + high + 1) // 2
+        found = term_at(middle)
+        if found is not None and found <= term:
+            low = middle
+        else:
+            high = middle - 1
+    return LogPosition(term_at(low) or 0, low)
+
+
+def next_index_after_hint(next_index: int, agreement: int) -> int:
+    """Where to retry after a follower said how far the logs can agree at most.
+
+    Args:
+        next_index: of the request that was refused.
+        agreement: index of the ``agreement_bound`` of our log, applied to the follower's hint.
+    """
+    return max(1, min(next_index - 1, agreement + 1))

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%pyraft/transport/raft_transport.proto\x12\x13pyraft.transport.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n\tRPCHeader\x12\x18\n\x10protocol_version\x18\x01 \x01(\x03\x12\n\n\x02id\x18\x02 \x01(\x0c\x12\x0c\n\x04\x61\x64\x64r\x18\x03 \x01(\x0c\"\xb5\x02\n\x03Log\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12.\n\x04type\x18\x03 \x01(\x0e\x32 .pyraft.transport.v1.Log.LogType\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x12\n\nextensions\x18\x05 \x01(\x0c\x12/\n\x0b\x61ppended_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8d\x01\n\x07LogType\x12\x0f\n\x0bLOG_COMMAND\x10\x00\x12\x0c\n\x08LOG_NOOP\x10\x01\x12\x1b\n\x17LOG_ADD_PEER_DEPRECATED\x10\x02\x12\x1e\n\x1aLOG_REMOVE_PEER_DEPRECATED\x10\x03\x12\x0f\n\x0bLOG_BARRIER\x10\x04\x12\x15\n\x11LOG_CONFIGURATION\x10\x05\"\xdf\x01\n\x14\x41ppendEntriesRequest\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0e\n\x06leader\x18\x03 \x01(\x0c\x12\x16\n\x0eprev_log_entry\x18\x04 \x01(\x04\x12\x15\n\rprev_log_term\x18\x05 \x01(\x04\x12)\n\x07\x65ntries\x18\x06 \x03(\x0b\x32\x18.pyraft.transport.v1.Log\x12\x1b\n\x13leader_commit_index\x18\x07 \x01(\x04\"\x1d\n\nRawEntries\x12\x0f\n\x07\x65ntries\x18\x06 \x03(\x0c\"\x96\x01\n\x15\x41ppendEntriesResponse\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x10\n\x08last_log\x18\x03 \x01(\x04\x12\x0f\n\x07success\x18\x04 \x01(\x08\x12\x18\n\x10no_retry_backoff\x18\x05 \x01(\x08\"\xb5\x01\n\x12RequestVoteRequest\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x11\n\tcandidate\x18\x03 \x01(\x0c\x12\x16\n\x0elast_log_index\x18\x04 \x01(\x04\x12\x15\n\rlast_log_term\x18\x05 \x01(\x04\x12\x1b\n\x13leadership_transfer\x18\x06 \x01(\x08\"w\n\x13RequestVoteResponse\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05peers\x18\x03 \x01(\x0c\x12\x0f\n\x07granted\x18\x04 \x01(\x08\"\x88\x01\n\x15RequestPreVoteRequest\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x03 \x01(\x04\x12\x15\n\rlast_log_term\x18\x04 \x01(\x04\"k\n\x16RequestPreVoteResponse\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07granted\x18\x03 \x01(\x08\"V\n\x11TimeoutNowRequest\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\r\n\x04term\x18\xe9\x07 \x01(\x04\"H\n\x12TimeoutNowResponse\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\"\x92\x02\n\x16InstallSnapshotRequest\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0e\n\x06leader\x18\x03 \x01(\x0c\x12\x16\n\x0elast_log_index\x18\x04 \x01(\x04\x12\x15\n\rlast_log_term\x18\x05 \x01(\x04\x12\r\n\x05peers\x18\x06 \x01(\x0c\x12\x15\n\rconfiguration\x18\x07 \x01(\x0c\x12\x1b\n\x13\x63onfiguration_index\x18\x08 \x01(\x04\x12\x0c\n\x04size\x18\t \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\n \x01(\x0c\x12\x18\n\x10snapshot_version\x18\x0b \x01(\x03\"l\n\x17InstallSnapshotResponse\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07success\x18\x03 \x01(\x08\"E\n\x0fStandingRequest\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\"f\n\x10StandingResponse\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x10\n\x08last_log\x18\x03 \x01(\x04\"F\n\x10ReadIndexRequest\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\"d\n\x11ReadIndexResponse\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%pyraft/transport/raft_transport.proto\x12\x13pyraft.transport.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n\tRPCHeader\x12\x18\n\x10protocol_version\x18\x01 \x01(\x03\x12\n\n\x02id\x18\x02 \x01(\x0c\x12\x0c\n\x04\x61\x64\x64r\x18\x03 \x01(\x0c\"\xb5\x02\n\x03Log\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12.\n\x04type\x18\x03 \x01(\x0e\x32 .pyraft.transport.v1.Log.LogType\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x12\n\nextensions\x18\x05 \x01(\x0c\x12/\n\x0b\x61ppended_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8d\x01\n\x07LogType\x12\x0f\n\x0bLOG_COMMAND\x10\x00\x12\x0c\n\x08LOG_NOOP\x10\x01\x12\x1b\n\x17LOG_ADD_PEER_DEPRECATED\x10\x02\x12\x1e\n\x1aLOG_REMOVE_PEER_DEPRECATED\x10\x03\x12\x0f\n\x0bLOG_BARRIER\x10\x04\x12\x15\n\x11LOG_CONFIGURATION\x10\x05\"\xdf\x01\n\x14\x41ppendEntriesRequest\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0e\n\x06leader\x18\x03 \x01(\x0c\x12\x16\n\x0eprev_log_entry\x18\x04 \x01(\x04\x12\x15\n\rprev_log_term\x18\x05 \x01(\x04\x12)\n\x07\x65ntries\x18\x06 \x03(\x0b\x32\x18.pyraft.transport.v1.Log\x12\x1b\n\x13leader_commit_index\x18\x07 \x01(\x04\"\x1d\n\nRawEntries\x12\x0f\n\x07\x65ntries\x18\x06 \x03(\x0c\"\xbf\x01\n\x15\x41ppendEntriesResponse\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x10\n\x08last_log\x18\x03 \x01(\x04\x12\x0f\n\x07success\x18\x04 \x01(\x08\x12\x18\n\x10no_retry_backoff\x18\x05 \x01(\x08\x12\x13\n\nhint_index\x18\xe9\x07 \x01(\x04\x12\x12\n\thint_term\x18\xea\x07 \x01(\x04\"\xb5\x01\n\x12RequestVoteRequest\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x11\n\tcandidate\x18\x03 \x01(\x0c\x12\x16\n\x0elast_log_index\x18\x04 \x01(\x04\x12\x15\n\rlast_log_term\x18\x05 \x01(\x04\x12\x1b\n\x13leadership_transfer\x18\x06 \x01(\x08\"w\n\x13RequestVoteResponse\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05peers\x18\x03 \x01(\x0c\x12\x0f\n\x07granted\x18\x04 \x01(\x08\"\x88\x01\n\x15RequestPreVoteRequest\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x03 \x01(\x04\x12\x15\n\rlast_log_term\x18\x04 \x01(\x04\"k\n\x16RequestPreVoteResponse\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07granted\x18\x03 \x01(\x08\"V\n\x11TimeoutNowRequest\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\r\n\x04term\x18\xe9\x07 \x01(\x04\"H\n\x12TimeoutNowResponse\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\"\x92\x02\n\x16InstallSnapshotRequest\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0e\n\x06leader\x18\x03 \x01(\x0c\x12\x16\n\x0elast_log_index\x18\x04 \x01(\x04\x12\x15\n\rlast_log_term\x18\x05 \x01(\x04\x12\r\n\x05peers\x18\x06 \x01(\x0c\x12\x15\n\rconfiguration\x18\x07 \x01(\x0c\x12\x1b\n\x13\x63onfiguration_index\x18\x08 \x01(\x04\x12\x0c\n\x04size\x18\t \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\n \x01(\x0c\x12\x18\n\x10snapshot_version\x18\x0b \x01(\x03\"l\n\x17InstallSnapshotResponse\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07success\x18\x03 \x01(\x08\"E\n\x0fStandingRequest\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\"f\n\x10StandingResponse\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x10\n\x08last_log\x18\x03 \x01(\x04\"F\n\x10ReadIndexRequest\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\"d\n\x11ReadIndexResponse\x12\x32\n\nrpc_header\x18\x01 \x01(\x0b\x32\x1e.pyraft.transport.v1.RPCHeader\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,29 +43,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RAWENTRIES']._serialized_start=698
   _globals['_RAWENTRIES']._serialized_end=727
   _globals['_APPENDENTRIESRESPONSE']._serialized_start=730
-  _globals['_APPENDENTRIESRESPONSE']._serialized_end=880
-  _globals['_REQUESTVOTEREQUEST']._serialized_start=883
-  _globals['_REQUESTVOTEREQUEST']._serialized_end=1064
-  _globals['_REQUESTVOTERESPONSE']._serialized_start=1066
-  _globals['_REQUESTVOTERESPONSE']._serialized_end=1185
-  _globals['_REQUESTPREVOTEREQUEST']._serialized_start=1188
-  _globals['_REQUESTPREVOTEREQUEST']._serialized_end=1324
-  _globals['_REQUESTPREVOTERESPONSE']._serialized_start=1326
-  _globals['_REQUESTPREVOTERESPONSE']._serialized_end=1433
-  _globals['_TIMEOUTNOWREQUEST']._serialized_start=1435
-  _globals['_TIMEOUTNOWREQUEST']._serialized_end=1521
-  _globals['_TIMEOUTNOWRESPONSE']._serialized_start=1523
-  _globals['_TIMEOUTNOWRESPONSE']._serialized_end=1595
-  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_start=1598
-  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_end=1872
-  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_start=1874
-  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_end=1982
-  _globals['_STANDINGREQUEST']._serialized_start=1984
-  _globals['_STANDINGREQUEST']._serialized_end=2053
-  _globals['_STANDINGRESPONSE']._serialized_start=2055
-  _globals['_STANDINGRESPONSE']._serialized_end=2157
-  _globals['_READINDEXREQUEST']._serialized_start=2159
-  _globals['_READINDEXREQUEST']._serialized_end=2229
-  _globals['_READINDEXRESPONSE']._serialized_start=2231
-  _globals['_READINDEXRESPONSE']._serialized_end=2331
+  _globals['_APPENDENTRIESRESPONSE']._serialized_end=921
+  _globals['_REQUESTVOTEREQUEST']._serialized_start=924
+  _globals['_REQUESTVOTEREQUEST']._serialized_end=1105
+  _globals['_REQUESTVOTERESPONSE']._serialized_start=1107
+  _globals['_REQUESTVOTERESPONSE']._serialized_end=1226
+  _globals['_REQUESTPREVOTEREQUEST']._serialized_start=1229
+  _globals['_REQUESTPREVOTEREQUEST']._serialized_end=1365
+  _globals['_REQUESTPREVOTERESPONSE']._serialized_start=1367
+  _globals['_REQUESTPREVOTERESPONSE']._serialized_end=1474
+  _globals['_TIMEOUTNOWREQUEST']._serialized_start=1476
+  _globals['_TIMEOUTNOWREQUEST']._serialized_end=1562
+  _globals['_TIMEOUTNOWRESPONSE']._serialized_start=1564
+  _globals['_TIMEOUTNOWRESPONSE']._serialized_end=1636
+  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_start=1639
+  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_end=1913
+  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_start=1915
+  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_end=2023
+  _globals['_STANDINGREQUEST']._serialized_start=2025
+  _globals['_STANDINGREQUEST']._serialized_end=2094
+  _globals['_STANDINGRESPONSE']._serialized_start=2096
+  _globals['_STANDINGRESPONSE']._serialized_end=2198
+  _globals['_READINDEXREQUEST']._serialized_start=2200
+  _globals['_READINDEXREQUEST']._serialized_end=2270
+  _globals['_READINDEXRESPONSE']._serialized_start=2272
+  _globals['_READINDEXRESPONSE']._serialized_end=2372
 # @@protoc_insertion_point(module_scope)

@@ -75,18 +75,22 @@ class RawEntries(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class AppendEntriesResponse(_message.Message):
-    __slots__ = ("rpc_header", "term", "last_log", "success", "no_retry_backoff")
+    __slots__ = ("rpc_header", "term", "last_log", "success", "no_retry_backoff", "hint_index", "hint_term")
     RPC_HEADER_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     LAST_LOG_FIELD_NUMBER: _ClassVar[int]
     SUCCESS_FIELD_NUMBER: _ClassVar[int]
     NO_RETRY_BACKOFF_FIELD_NUMBER: _ClassVar[int]
+    HINT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    HINT_TERM_FIELD_NUMBER: _ClassVar[int]
     rpc_header: RPCHeader
     term: int
     last_log: int
     success: bool
     no_retry_backoff: bool
-    def __init__(self, rpc_header: _Optional[_Union[RPCHeader, _Mapping]] = ..., term: _Optional[int] = ..., last_log: _Optional[int] = ..., success: bool = ..., no_retry_backoff: bool = ...) -> None: ...
+    hint_index: int
+    hint_term: int
+    def __init__(self, rpc_header: _Optional[_Union[RPCHeader, _Mapping]] = ..., term: _Optional[int] = ..., last_log: _Optional[int] = ..., success: bool = ..., no_retry_backoff: bool = ..., hint_index: _Optional[int] = ..., hint_term: _Optional[int] = ...) -> None: ...
 
 class RequestVoteRequest(_message.Message):
     __slots__ = ("rpc_header", "term", "candidate", "last_log_index", "last_log_term", "leadership_transfer")

@@ -152,6 +152,9 @@ def decode_append_entries(data: bytes) -> AppendEntriesRequest:
     )
 
 
+_HINT_INDEX, _HINT_TERM = uvarint(1001 << 3), uvarint(1002 << 3)
+
+
 def encode_append_entries_response(response: AppendEntriesResponse) -> bytes:
     parts = [_header_field(response.header)]
     if response.term:
@@ -162,13 +165,22 @@ def encode_append_entries_response(response: AppendEntriesResponse) -> bytes:
         parts.append(b"\x20\x01")
     if response.no_retry_backoff:
         parts.append(b"\x28\x01")
+    if response.hint_index:
+        parts.append(_HINT_INDEX + uvarint(response.hint_index))
+        parts.append(_HINT_TERM + uvarint(response.hint_term))
     return b"".join(parts)
 
 
 def decode_append_entries_response(data: bytes) -> AppendEntriesResponse:
     message = _parse(pb.AppendEntriesResponse, data)
     return AppendEntriesResponse(
-        _header_of(message), message.term, message.last_log, message.success, message.no_retry_backoff
+        _header_of(message),
+        message.term,
+        message.last_log,
+        message.success,
+        message.no_retry_backoff,
+        message.hint_index,
+        message.hint_term,
     )
 
 

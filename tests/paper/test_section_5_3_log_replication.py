@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyraft.rpc_handlers import on_append_entries
-from pyraft.rules.replication import count_already_stored, next_index_after_rejection
+from pyraft.rules.replication import (
+    agreement_bound,
+    count_already_stored,
+    next_index_after_hint,
+    next_index_after_rejection,
+)
 from tests.logs import entries, node_log, terms
 from tests.nodes import append_request, server
 
@@ -131,3 +136,51 @@ def test_a_log_that_agrees_on_an_entry_agrees_on_all_before_it_because_each_appe
 
     assert not refused.success
     assert terms(follower.state.log) == "1112"
+
+
+# -- one round trip for each term in conflict, not for each entry (§5.3, at its end) --
+
+
+def term_in(terms):
+    return lambda index: 0 if index == 0 else terms[index - 1] if index <= len(terms) else None
+
+
+def probes_until_agreement(leader, follower):
+    """How many requests a leader needs to find where the follower's log agrees with its own."""
+    next_index, probes = len(leader) + 1, 0
+    while True:
+        probes += 1
+        prev = next_index - 1
+        if term_in(follower)(prev) == term_in(leader)(prev):
+            return probes, prev
+        upto = min(prev - 1, len(follower))
+        hint = agreement_bound(term_in(follower), 0, upto, term_in(leader)(prev))
+        bound = agreement_bound(term_in(leader), 0, hint.index, hint.term)
+        next_index = next_index_after_hint(next_index, bound.index)
+
+
+ascending_terms = st.lists(st.integers(1, 6), max_size=60).map(sorted)
+
+
+@given(ascending_terms, ascending_terms)
+def test_hints_find_agreement_in_about_one_probe_for_each_term(leader, follower):
+    # Made-up logs may hold equal positions behind different beginnings, which real ones cannot:
+    # what is found is then an agreement all the same, never a position where they differ.
+    probes, agreed = probes_until_agreement(leader, follower)
+
+    assert term_in(leader)(agreed) == term_in(follower)(agreed)
+    assert probes <= len({*leader, *follower}) + 2
+
+
+@given(ascending_terms, ascending_terms)
+def test_hints_never_jump_over_an_agreement(leader, follower):
+    _, agreed = probes_until_agreement(leader, follower)
+    later = range(agreed + 1, min(len(leader), len(follower)) + 1)
+
+    assert not any(leader[index - 1] == follower[index - 1] for index in later)
+
+
+def test_a_thousand_entries_in_conflict_cost_two_probes():
+    leader, follower = [1] * 10 + [3] * 1000, [1] * 10 + [2] * 1000
+
+    assert probes_until_agreement(leader, follower) == (2, 10)
