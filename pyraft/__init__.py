@@ -51,6 +51,7 @@ from .observers import (
     ResumedHeartbeatObservation,
 )
 from .raft import Raft, ServerInfo, bootstrap_cluster, has_existing_state
+from .recovery import read_config_json, read_peers_json, recover_cluster
 from .state import RaftState
 from .status import PeerState, PeerStatus, Status
 
@@ -119,4 +120,7 @@ __all__ = [
     "WouldDeadlockError",
     "bootstrap_cluster",
     "has_existing_state",
+    "read_config_json",
+    "read_peers_json",
+    "recover_cluster",
 ]

@@ -8,6 +8,7 @@ threads go, and every future is resolved before the last of them has ended.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from .config import Config
@@ -33,6 +34,7 @@ from .messages import AppendEntriesRequest, InstallSnapshotRequest, InstallSnaps
 from .notifier import Notifier
 from .proposals import ProposalQueue
 from .reads import Reader
+from .recovery import refuse_used
 from .restoring import restore_newest
 from .roles.arrival import Arrival
 from .roles.base import Next, Role, RoleName
@@ -91,6 +93,7 @@ class Node:
         self._inbox: Inbox = runtime.inbox(f"{config.local_id}-main")
         channel = NotifyChannel(self._inbox, ProposalsWaiting())
         proposals = ProposalQueue(runtime, channel, config.max_proposals, config.max_proposal_bytes)
+        refuse_used(log_store, stable_store)
         restored = restore_newest(snapshot_store, fsm, config.local_id)
         state = NodeState(config.local_id, log_store, stable_store, restored)
         notifier = Notifier(runtime, config.local_id)
@@ -117,6 +120,8 @@ class Node:
             self._restore_committed()
         self.reader = Reader(self.context)
         self.snapshotter = self.context.snapshots = Snapshotter(self.context, snapshot_store)
+        self._stores = (log_store, stable_store)
+        self._mark_stores(config.local_id)
         self._tasks: list[Task] = []
         self._main: Task | None = None
         self._fsm_task: Task | None = None
@@ -126,6 +131,12 @@ class Node:
         self._stopped = False
         self._stop_waiters = Waiters(runtime)
         self.stopped_future: ShutdownFuture = ShutdownFuture(runtime, lambda: self._main)
+
+    def _mark_stores(self, user: str | None) -> None:
+        """Say whose the stores are, so that nobody of this process uses them meanwhile."""
+        for store in self._stores:
+            with suppress(AttributeError):  # a class of the user's may have no room for it
+                store.in_use_by = user
 
     def _restore_committed(self) -> None:
         """Apply what was known to be committed when entries were last stored."""
@@ -340,6 +351,7 @@ class Node:
         return stuck
 
     def _finish(self, stuck: str | None) -> None:
+        self._mark_stores(None)
         try:
             self._on_stopped()
         except Exception:

@@ -39,6 +39,7 @@ from .logstore.base import LogStore, StableStore
 from .node import Node
 from .observers import LeadershipChanges, Observer
 from .proposals import Proposal
+from .recovery import refuse_used
 from .rules.election import Ballot, has_promised
 from .rules.reconfiguration import Change, MembershipChange
 from .runtime import ForkGuard, Runtime, ThreadRuntime
@@ -728,6 +729,7 @@ def bootstrap_cluster(
         ConfigError: the configuration is invalid.
     """
     check_configuration(configuration)
+    refuse_used(log_store, stable_store)
     if has_existing_state(log_store, stable_store, snapshot_store):
         raise CantBootstrapError(f"{config.local_id} has state already: bootstrap only works on new clusters")
     stable_store.set(BALLOT_KEY, encode_ballot(Ballot(1)))

@@ -14,14 +14,15 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
 from .context import NodeContext
-from .errors import NothingNewToSnapshotError, RaftError, RaftShutdownError, SnapshotFailedError, StorageError
+from .errors import NothingNewToSnapshotError, RaftError, RaftShutdownError, StorageError
 from .events import SnapshotTaken
 from .fsm import FSMSnapshot
 from .fsm_runner import Captured
 from .futures import SnapshotFuture
 from .rules.timing import randomized
 from .runtime import Inbox
-from .snapshots.base import SnapshotMeta, SnapshotSink, SnapshotStore
+from .snapshot_writing import write_snapshot
+from .snapshots.base import SnapshotMeta, SnapshotStore
 
 
 class _Asked(NamedTuple):
@@ -164,7 +165,7 @@ class Snapshotter:
         captured = self._capture()
         began = self._node.runtime.now()
         try:
-            meta = self._write(captured)
+            meta = write_snapshot(self._store, captured, self._node.transport)
         finally:
             if isinstance(captured.state, FSMSnapshot):
                 self._release(captured.state)
@@ -191,48 +192,6 @@ class Snapshotter:
                 self._stopping = True
                 raise RaftShutdownError()
 
-    def _write(self, captured: Captured) -> SnapshotMeta:
-        try:
-            sink = _Counting(
-                self._store.create(
-                    1,
-                    captured.index,
-                    captured.term,
-                    captured.configuration,
-                    captured.configuration_index,
-                    self._node.transport,
-                )
-            )
-        except RaftError:
-            raise
-        except Exception as error:
-            raise StorageError(f"the snapshot store could not begin a snapshot: {error}") from error
-        try:
-            _persist(captured.state, sink)
-            sink.close()
-        except BaseException as error:
-            self._cancel(sink)
-            if isinstance(error, RaftError) or not isinstance(error, Exception):
-                raise
-            raise SnapshotFailedError(
-                f"the snapshot of entry {captured.index} could not be written: {error!r}. The server goes on without "
-                f"it, and its log grows"
-            ) from error
-        return SnapshotMeta(
-            sink.id,
-            captured.index,
-            captured.term,
-            captured.configuration,
-            captured.configuration_index,
-            sink.size,
-        )
-
-    def _cancel(self, sink: SnapshotSink) -> None:
-        try:
-            sink.cancel()
-        except Exception:
-            self._node.log.exception("a snapshot that failed could not be removed id=%s", sink.id)
-
     def _release(self, state: FSMSnapshot) -> None:
         try:
             state.release()
@@ -247,38 +206,3 @@ class Snapshotter:
     def _dispose(self, event: Any) -> None:
         if isinstance(event, _Asked):
             self._node.notifier.fail([event.future], RaftShutdownError)
-
-
-def _persist(state: FSMSnapshot | bytes, sink: _Counting) -> None:
-    if isinstance(state, bytes):
-        sink.write(state)
-        return
-    state.persist(sink)
-    if not sink.size:
-        raise SnapshotFailedError(
-            "FSMSnapshot.persist wrote nothing: write the whole state with sink.write(); an empty state needs some "
-            "bytes, too, that restore() understands"
-        )
-
-
-class _Counting(SnapshotSink):
-    """What an FSM writes to: counts, and lets it close the sink early or not at all."""
-
-    def __init__(self, sink: SnapshotSink) -> None:
-        self._sink = sink
-        self.size = 0
-
-    @property
-    def id(self) -> str:
-        return self._sink.id
-
-    def write(self, data: bytes) -> int:
-        self._sink.write(data)
-        self.size += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        self._sink.close()
-
-    def cancel(self) -> None:
-        self._sink.cancel()

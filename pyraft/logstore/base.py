@@ -15,7 +15,12 @@ class LogStore(ABC):
     When a method that changes something returns, the change survives a power cut.  When it
     raises, either nothing has changed or the store refuses every later change (StorageError).
     A read that meets a delete returns whole entries or raises LogNotFoundError.
+
+    Attributes:
+        in_use_by: id of the server of this process that uses it, or None.
     """
+
+    in_use_by: str | None = None
 
     @abstractmethod
     def first_index(self) -> int:
@@ -102,7 +107,13 @@ class LogStore(ABC):
 
 
 class StableStore(ABC):
-    """Small durable values: the ballot lives here.  Each call is one atomic durable step."""
+    """Small durable values: the ballot lives here.  Each call is one atomic durable step.
+
+    Attributes:
+        in_use_by: as for LogStore.
+    """
+
+    in_use_by: str | None = None
 
     @abstractmethod
     def set(self, key: bytes, value: bytes) -> None:
