@@ -13,7 +13,7 @@ from .errors import ConfigError
 from .fsm import FSM
 from .logstore.lmdb_store import LMDBStore
 from .snapshots.base import SnapshotStore
-from .snapshots.discard import DiscardSnapshotStore
+from .snapshots.file_store import FileSnapshotStore
 from .state import load_ballot
 from .transport.base import Transport
 
@@ -63,14 +63,16 @@ def open_parts(
             assert address is not None
             transport = own_transport = GrpcTransport(address, advertise=advertise, tls=tls)
         _check_own_address(first_members, id, transport)
-        is_empty = store.last_index() == 0 and load_ballot(store).newborn is None
+        snapshot_store = FileSnapshotStore(path)
+        has_past = store.last_index() > 0 or len(snapshot_store.list()) > 0
+        is_empty = not has_past and load_ballot(store).newborn is None
     except BaseException:
         if own_transport is not None:
             own_transport.close()  # one that was passed in stays the caller's until all is well
         store.close()
         raise
     arrival = first_members if is_empty else None
-    return Parts(config, store, DiscardSnapshotStore(), transport, arrival, store.close)
+    return Parts(config, store, snapshot_store, transport, arrival, store.close)
 
 
 def _config_for(id: str, config: Config | None) -> Config:
