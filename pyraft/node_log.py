@@ -90,7 +90,10 @@ class NodeLog:
                 f"{snapshot.index}: the state between is lost. Remove this server from the cluster, clear its "
                 f"directory and add it anew"
             )
-        if self.term_at(snapshot.index) != snapshot.term:
+        is_short = self.last.index < snapshot.index
+        if is_short or (
+            self.first_index <= snapshot.index and self.stored(snapshot.index).term != snapshot.term
+        ):
             self.reset(snapshot)
 
     # -- any thread ----------------------------------------------------------------------

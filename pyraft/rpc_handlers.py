@@ -95,7 +95,8 @@ def on_append_entries(
     if not _holds_prev(state, request):  # step 2
         return _refuse_prev(node, request)
 
-    known = count_already_stored(request.entries, state.log.last.index, state.log.term_at)
+    log = state.log
+    known = count_already_stored(request.entries, log.last.index, log.term_at, log.snapshot.index)
     missing = list(request.entries[known:])
     last_proven = request.prev_log_entry + len(request.entries)
     commit = follower_commit_index(state.commit_index, request.leader_commit_index, last_proven)
@@ -193,8 +194,8 @@ def _append_reply(
 
 
 def _holds_prev(state: NodeState, request: AppendEntriesRequest) -> bool:
-    if request.prev_log_entry == 0:
-        return True
+    if request.prev_log_entry < state.log.oldest_known() or request.prev_log_entry == 0:
+        return True  # a snapshot covers it: it is committed, and every leader has it (§5.4.3)
     return state.log.term_at(request.prev_log_entry) == request.prev_log_term
 
 

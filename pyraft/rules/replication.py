@@ -25,9 +25,12 @@ def is_contiguous(prev_log_entry: int, prev_log_term: int, entries: Sequence[Log
 
 
 def count_already_stored(
-    entries: Sequence[Log], last_index: int, term_at: Callable[[int], int | None]
+    entries: Sequence[Log], last_index: int, term_at: Callable[[int], int | None], snapshot_index: int = 0
 ) -> int:
     """How many of ``entries``, from the first on, our log holds already.
+
+    What a snapshot covers is committed, so every leader has it as it is here (§5.4.3), even
+    if the entries themselves are gone.
 
     What follows is either new or the start of a conflict: the first entry with the same
     index and another term.  A request that only repeats what we have truncates nothing: it
@@ -36,6 +39,8 @@ def count_already_stored(
     Source: Figure 2, AppendEntries RPC, receiver steps 3 and 4.
     """
     for count, entry in enumerate(entries):
+        if entry.index <= snapshot_index:
+            continue
         if entry.index > last_index or term_at(entry.index) != entry.term:
             return count
     return len(entries)
