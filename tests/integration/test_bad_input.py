@@ -139,6 +139,10 @@ BAD_SETTINGS = [
     ({"commit_timeout": 0.0}, ["commit_timeout=0", "below"]),
     ({"leader_lease_timeout": 0.0001}, ["leader_lease_timeout=0.0001", "below"]),
     ({"shutdown_grace": -5}, ["shutdown_grace=-5", "below"]),
+    ({"snapshot_interval": 0}, ["snapshot_interval=0", "below"]),
+    ({"snapshot_threshold": -1}, ["snapshot_threshold=-1", "below 0"]),
+    ({"trailing_logs": 0.5}, ["trailing_logs=0.5", "whole number"]),
+    ({"catch_up_rounds": -1}, ["catch_up_rounds=-1", "below 0"]),
     ({"election_timeout": 0.9}, ["election_timeout=0.9", "heartbeat_timeout=1", "give up"]),
     ({"leader_lease_timeout": 1.5}, ["leader_lease_timeout=1.5", "heartbeat_timeout=1", "cut off"]),
     ({"max_append_entries": 0}, ["max_append_entries=0", "below 1"]),
@@ -171,7 +175,9 @@ def test_a_bad_setting_is_refused_and_following_the_advice_works(values, words):
     for _ in range(3):
         name = re.match(r"(\w+)=", str(refused.value)).group(1)
         advised = re.search(r"Use at (?:least|most) ([0-9.e+]*[0-9])", str(refused.value)).group(1)
-        number = float(advised) if "timeout" in name or "grace" in name else int(advised)
+        number = (
+            float(advised) if any(word in name for word in ("timeout", "grace", "interval")) else int(advised)
+        )
         values = {**values, name: number}
         try:
             Config(**values)
