@@ -359,3 +359,14 @@ print(memory_peak() - before)
 """)
     grown = int(process.stdout.readline())
     assert grown < 24 * 2**20, f"{grown} bytes more for a snapshot of 64 MiB"
+
+
+def test_a_program_that_ends_in_the_middle_of_a_snapshot_exits(child):
+    process = child("""
+server, client, handler = GrpcTransport("127.0.0.1:0"), GrpcTransport("127.0.0.1:0"), Storing()
+server.serve(handler)
+soon(lambda: send(client, server.local_address, ENDLESS, Zeros()))
+handler.began.get()
+sys.exit(3)
+""")
+    assert process.wait(timeout=60) == 3
