@@ -694,17 +694,21 @@ class Judge:
         Raises:
             Violation: it has.
         """
-        if group.dead:
-            return
-        # Callers may come at any time; what they wait for is judged by their futures.
-        left = [task for task in self._cluster.scheduler.tasks(group) if task.is_ours]
-        if left:
-            stacks = "\n".join(f"{task.name}\n{task.stack()}" for task in left)
-            raise Violation("I12", f"threads are left after the shutdown of {server.id}:\n{stacks}")
-        pending = self.futures.pending(group)
-        if pending:
-            raise Violation("I12", f"{pending} futures are left after the shutdown of {server.id}")
+        left = self.leftovers(group)
+        if left is not None:
+            raise Violation("I12", f"the shutdown of {server.id} left {left}")
         self.futures.check(group)
+
+    def leftovers(self, group: Group) -> str | None:
+        """What an incarnation that has ended still has: threads of its own, futures that are not done."""
+        if group.dead:
+            return None
+        # Callers may come at any time; what they wait for is judged by their futures.
+        tasks = [task for task in self._cluster.scheduler.tasks(group) if task.is_ours]
+        if tasks:
+            return "threads:\n" + "\n".join(f"{task.name}\n{task.stack()}" for task in tasks)
+        pending = self.futures.pending(group)
+        return f"{pending} futures" if pending else None
 
 
 class _Values(StableStore):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .sim_runtime import Group
 
 _TICK = 0.05  # virtual seconds between two looks; there are none while nobody sends anything
-_SLACK = 0.2  # for two ticks, a clock that runs slow, and threads that others keep waiting
+_SLACK = 0.2  # for late looks, a clock that runs slow, and threads that others keep waiting
 _SLOWEST_CLOCK = 0.9
 _STOPS_WITHIN = 3.0  # seconds from the moment at which a server gives up until its threads are gone
 
@@ -101,10 +101,11 @@ class Timekeeper:
             return
         self._due = now + _TICK
         passed, self._looked_at = now - self._looked_at, now
+        gap = max(2 * _TICK, self._cluster.config.heartbeat_timeout / 2)  # leaders send more often
         self._cluster.judge.scout.tick(self._cluster.scheduler.is_holding)
         for server in self._cluster.servers.values():
             is_excused = server.disk.in_flight is not None or self._is_held(server)
-            if is_excused or self._was_excused.get(server.id) or passed > 2 * _TICK:
+            if is_excused or self._was_excused.get(server.id) or passed > gap:
                 self._excused[server.id] = self._excused.get(server.id, 0.0) + passed
             self._was_excused[server.id] = is_excused
             if server.is_up and server.raft is not None:
@@ -153,7 +154,9 @@ class Timekeeper:
         if self._since(server.id, down) < _STOPS_WITHIN + slow:
             return
         self._down.pop(server.id)
-        self._cluster.judge.check_stopped(server, group)
+        left = self._cluster.judge.leftovers(group)
+        if left is not None:
+            self._broken("I12", f"{server.id} stopped by itself and left {left}")
 
     def _is_held(self, server: SimServer) -> bool:
         scheduler = self._cluster.scheduler
