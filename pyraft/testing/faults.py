@@ -305,8 +305,8 @@ class Stop(Crash):
 
     def strike(self, cluster: SimCluster, rng: random.Random) -> None:
         server = any_server(cluster, rng)
-        calm = not server.fsm_delay and not server.is_frozen and not cluster.scheduler.is_holding
-        if server.is_serving and calm:
+        can_end = not server.is_frozen and not cluster.scheduler.is_holding
+        if server.is_serving and can_end:
             cluster.stop(server)
 
 

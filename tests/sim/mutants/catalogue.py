@@ -8,7 +8,8 @@ moves the ground under a bug makes ``tests/sim/test_mutants.py`` fail.
 What is not here, because another layer makes it harmless: a lower match index taken over (the
 commit index never goes back), a replicator that goes on after a broken stream without going back
 (it probes first), a voter counted twice (each is asked once in an election), a follower alone that
-commits beyond what a request proved (our leaders name no higher commit index).
+commits beyond what a request proved (our leaders name no higher commit index), an answer to an
+earlier leadership of the same server (a match index matters only from this term's first entry on).
 """
 
 from __future__ import annotations
@@ -440,13 +441,19 @@ _COMMITMENT = [
         "Figure 2, Rules for Servers, Leaders: matchIndex moves if successful (hashicorp/raft C18)",
     ),
     Mutant(
-        "answers-of-an-older-session-counted",
-        "roles/leader.py",
-        "        session = event.session\n"
-        "        if not session.alive or session.leadership is not self._leadership:\n"
-        "            return\n",
-        "        session = self._peers[event.session.peer.id].session\n",
-        "hashicorp/raft D13, tikv/raft-rs #571: a late answer of an old session counts for the new one",
+        "match-taken-from-what-was-sent-since",
+        "replicator.py",
+        "                self._to_main(PeerMatched(session, request.prev_log_entry + len(request.entries)))",
+        "                self._to_main(PeerMatched(session, self._next - 1))",
+        "Figure 2: matchIndex is what this answer proves (nextIndex - 1 is a classic of students' Rafts)",
+        threads=True,
+    ),
+    Mutant(
+        "answers-of-an-older-stream-taken",
+        "replicator.py",
+        "                if event.stream is self._stream:\n                    self._on_reply(",
+        "                if event.stream:\n                    self._on_reply(",
+        "hashicorp/raft D13, tikv/raft-rs #571: a late answer of an old session is taken for the new one's",
         threads=True,
     ),
     Mutant(
