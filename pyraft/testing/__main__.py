@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from .campaign import Campaign, Plan
 from .campaign_report import Progress, summary, unreached
 from .campaign_worker import usable_cpus
+from .coverage import SITUATIONS
 from .options import Options, add_options, read_options
 from .recorder import ReachedStep
 from .replay import replay, story
@@ -190,7 +191,7 @@ def _given_scenario(given: argparse.Namespace) -> Scenario:
 
 def known_situations() -> list[str]:
     """The situations that a long run must reach."""
-    return []
+    return list(SITUATIONS)
 
 
 def _seed_range(text: str) -> tuple[int, int | None]:

@@ -20,6 +20,7 @@ from .scenario import RunResult, Scenario, run_scenario
 _FINEST = 6  # the schedule is tried in halves, quarters, ... of 2 ** -6
 _FOREVER = 10**9  # more decisions than any run takes
 _ROUNDS = 3
+_SHORT = 0.1  # virtual seconds that are not worth cutting
 _T = TypeVar("_T")
 
 
@@ -111,6 +112,8 @@ class _Shrinker:
             self._try("tail", seconds=ends + 0.001)
             return
         whole = self._best.seconds
+        if whole < _SHORT:
+            return
         for share in (0.1, 0.2, 0.35, 0.5, 0.7, 0.85):
             if self._try("tail", seconds=whole * share):
                 return
