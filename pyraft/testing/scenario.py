@@ -107,6 +107,7 @@ class Scenario:
         preempt_lines: the probability of a switch at each line of the library's code.
         calm: stretches of schedule decisions, [from, to), in which the current thread goes on.
         fsm: ``module:Class`` of the state machine; empty = the simulator's own key-value store.
+        note: what it is about, for people.
 
     Raises:
         ConfigError: a value is invalid; the text says which.
@@ -123,6 +124,7 @@ class Scenario:
     preempt_lines: float = 0.0
     calm: tuple[tuple[int, int], ...] = ()
     fsm: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         if not _is_count(self.seed):
@@ -135,6 +137,8 @@ class Scenario:
             raise ConfigError(f"preempt_lines={self.preempt_lines!r} is not a probability: use 0 to 1")
         if not isinstance(self.fsm, str):
             raise ConfigError(f"fsm={self.fsm!r} is not text such as 'module:Class'")
+        if not isinstance(self.note, str):
+            raise ConfigError(f"note={self.note!r} is not text")
         for first, end in self.calm:
             _check_count("calm: from", first, 0, None)
             _check_count("calm: to", end, first, None)

@@ -135,7 +135,7 @@ def test_a_long_story_keeps_its_end_and_its_turns(forgotten_votes):
     assert len(drawn) <= 34
     assert max(len(line) for line in drawn) <= 120
     assert sum("lines left out up to here" in line for line in drawn) == 1
-    assert any("== fault crash 0 ==" in line for line in drawn)
+    assert any("* is Leader t2" in line for line in drawn)
     assert "!! failure Violation" in drawn[-1]
 
 
