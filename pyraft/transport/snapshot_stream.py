@@ -15,6 +15,7 @@ from ..messages import InstallSnapshotRequest, InstallSnapshotResponse
 from ..runtime import Inbox, Runtime
 
 CHUNK_BYTES = 128 * 1024
+"""A link that needs longer than the sender's timeout for one piece is too slow: at 10 s, below 13 KB/s."""
 CHUNKS_AHEAD = 4
 """So many pieces may be on their way that the receiver has not taken yet."""
 PATIENCE_SECONDS = 30.0
@@ -75,7 +76,7 @@ class SnapshotSender:
             RaftError: what ``finish`` was given.
         """
         left = self._request.size
-        while left:
+        while left > 0:
             chunk = self._read(min(left, self._chunk_bytes))
             if not self._has_room():
                 break  # the peer answered without reading on
@@ -92,7 +93,7 @@ class SnapshotSender:
             raise TransportError(f"{self.what}: reading the snapshot failed: {error!r}") from error
         if not chunk:
             raise TransportError(f"{self.what}: the snapshot ends before its {self._request.size} bytes")
-        return chunk
+        return bytes(chunk)  # the source may use its buffer again
 
     def _has_room(self) -> bool:
         if not self._wait(self._timeout):

@@ -130,6 +130,24 @@ def test_a_delay_keeps_the_order(network, servers):
     assert handler(servers).outcomes.get(timeout=10) == DATA
 
 
+def test_a_source_may_use_its_buffer_again(servers):
+    class Reusing(BytesIO):
+        buffer = bytearray(10**6)
+
+        def read(self, size):
+            piece = super().read(size)
+            self.buffer[: len(piece)] = piece
+            return memoryview(self.buffer)[: len(piece)]
+
+    request = InstallSnapshotRequest(HEADER, 7, 42, 6, Configuration(), 1, len(DATA))
+    waiting = handler(servers)
+    waiting.go_on.clear()
+    threading.Timer(0.02, waiting.go_on.set).start()
+    data = bytes(reversed(DATA[: 2**17])) + DATA[2**17 :]  # the first piece is another than the second
+    servers["n1"].install_snapshot(Server("n2", "n2"), request, Reusing(data), 20.0, lambda: False)
+    assert waiting.outcomes.get(timeout=10) == data
+
+
 def test_a_restarted_receiver_does_not_go_on_with_half_a_snapshot(network, servers):
     waiting = handler(servers)
     waiting.go_on.clear()
