@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOOK_EVERY = 0.0005  # virtual seconds, less than a message or a commit takes
+_LOOK_EVERY = 0.0005  # virtual seconds between two looks at least, less than a message takes
 
 
 class Relented(Exception):
@@ -46,18 +46,16 @@ class Plot:
         self._owner = owner
 
     def wait(
-        self, condition: Callable[[], T], seconds: float = 1e9, look_every: float = _LOOK_EVERY
+        self, condition: Callable[[], T], seconds: float | None = None, look_every: float = _LOOK_EVERY
     ) -> T | None:
         """What ``condition()`` returned when it came true; None if it did not within ``seconds``."""
         scheduler = self.cluster.scheduler
-        deadline = scheduler.time + seconds
-        while scheduler.time < deadline:
-            scheduler.sleep(look_every)  # first, so that no loop around this one stops the clock
-            self._check()
-            found = condition()
-            if found:
-                return found
-        return None
+        until = None if seconds is None else scheduler.time + seconds
+        scheduler.sleep(look_every)  # first, so that no loop around this one stops the clock
+        self._check()
+        came = scheduler.wait_until(lambda: self.over or condition(), until)
+        self._check()
+        return condition() or None if came else None
 
     def pause(self, seconds: float) -> None:
         """Let ``seconds`` pass."""

@@ -293,6 +293,7 @@ class Scheduler:
         self._timers: list[tuple[float, int, Any, int]] = []
         self._timer_number = 0
         self._rules: dict[object, Callable[[SimTask], bool]] = {}
+        self._watches: list[tuple[SimTask, Callable[[], object]]] = []
         self._driver_ready = False
         self._stuck: dict[int, SimTask] = {}  # by thread: tasks that were given up
         self._guarded_modules: list[str] = []
@@ -339,6 +340,24 @@ class Scheduler:
             BaseException: on the driver, whatever went wrong meanwhile.
         """
         self.park(self.time + max(seconds, 0.0))
+
+    def wait_until(self, condition: Callable[[], object], until: float | None = None) -> bool:
+        """Let the current task wait until ``condition()`` is true; False if ``until`` came first.
+
+        It is looked at whenever a task has waited or ended, between two steps, so it must not wait
+        itself; a time in which nothing happens costs nothing.
+        """
+        watch = self.current, condition
+        self._watches.append(watch)
+        try:
+            while True:
+                in_time = self.park(until)
+                if condition():  # it may have changed again before this task's turn came
+                    return True
+                if not in_time:
+                    return False
+        finally:
+            self._watches.remove(watch)
 
     def tasks(self, group: Group | None = None) -> list[SimTask]:
         """The tasks that have not ended, oldest first."""
@@ -577,6 +596,8 @@ class Scheduler:
 
     def _next(self) -> SimTask:
         """Whose turn it is; lets time pass until somebody can run."""
+        if self._watches:
+            self._look()
         while True:
             timers = self._timers
             if timers and timers[0][0] <= self.time:
@@ -595,6 +616,17 @@ class Scheduler:
                 return self._driver
             self.time = timers[0][0]
             self.mix(hash(self.time))
+
+    def _look(self) -> None:
+        """Wake the tasks for whose sake ``wait_until`` waits for something that is true now."""
+        before, self.undisturbed = self.undisturbed, True
+        for task, condition in self._watches:
+            try:
+                if task.parked and condition():
+                    self.wake(task)
+            except Exception as error:
+                self.fail(error)
+        self.undisturbed = before
 
     def _fire_due(self) -> None:
         timers, now = self._timers, self.time
