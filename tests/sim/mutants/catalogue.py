@@ -213,7 +213,7 @@ _ELECTIONS = [
     Mutant(
         "higher-term-ignored-by-the-leader",
         "roles/leader.py",
-        "case HigherTermSeen(session=session) if session.alive:",
+        "case HigherTermSeen(session=session) if session.alive and not self._is_leaving(session):",
         "case HigherTermSeen(session=session) if not self._leadership.alive:",
         "§5.1: a leader that learns of a higher term steps down",
     ),
@@ -316,11 +316,11 @@ _LOGS = [
     Mutant(
         "acknowledged-before-the-flush",
         "rpc_handlers.py",
-        "    state.log.replace_suffix(missing)\n",
+        "    state.log.replace_suffix(missing, commit)\n",
         "    if first > state.log.last.index:\n"
         "        state.log.stage(missing)\n"
         "    else:\n"
-        "        state.log.replace_suffix(missing)\n",
+        "        state.log.replace_suffix(missing, commit)\n",
         "Figure 2: persistent state is updated before responding to RPCs",
         also=(
             Edit(
@@ -335,8 +335,8 @@ _LOGS = [
     Mutant(
         "part-of-a-batch-acknowledged-as-a-whole",
         "rpc_handlers.py",
-        "        _store_missing(node, request, missing)\n",
-        "        _store_missing(node, request, missing[:8])\n",
+        "        _store_missing(node, request, missing, commit)\n",
+        "        _store_missing(node, request, missing[:8], commit)\n",
         "Figure 2, AppendEntries, step 4: append any new entries, all of them",
     ),
     Mutant(
@@ -388,9 +388,17 @@ _LOGS = [
     Mutant(
         "deposed-leader-shows-a-mix-of-two-logs",
         "replicator.py",
-        "        if not self._session.alive:\n            return None\n        if prev_term is None:",
-        "        if prev_term is None:",
+        "        if not self._session.alive:\n            return None\n        self._needs_snapshot =",
+        "        self._needs_snapshot =",
         "hashicorp/raft D16: prev read before and entries after the suffix was replaced",
+        also=(
+            Edit(
+                "replicator.py",
+                "        if not self._session.may_send(self._runtime.now(), self._config.election_timeout):\n",
+                "        may_send = self._session.may_send(self._runtime.now(), self._config.election_timeout)\n"
+                "        if self._session.alive and not may_send:\n",
+            ),
+        ),
         threads=True,
     ),
     Mutant(
@@ -421,7 +429,7 @@ _COMMITMENT = [
     Mutant(
         "own-copy-counted-before-the-flush",
         "roles/leader.py",
-        "        node.state.log.write_staged()\n",
+        "        node.state.log.write_staged(node.state.commit_index)\n",
         '        node.spawn("flush", lambda: node.state.log._store.store_logs(logs))\n',
         "dissertation §10.2.1: the leader counts itself only after its own write",
         threads=True,
@@ -436,8 +444,8 @@ _COMMITMENT = [
     Mutant(
         "refusal-counted-as-a-match",
         "replicator.py",
-        "            session.heard(sent_at)\n            if response.success:\n",
-        "            session.heard(sent_at)\n            if response:\n",
+        "            asked = session.heard(sent_at)\n            if response.success:\n",
+        "            asked = session.heard(sent_at)\n            if response:\n",
         "Figure 2, Rules for Servers, Leaders: matchIndex moves if successful (hashicorp/raft C18)",
     ),
     Mutant(
@@ -465,9 +473,9 @@ _COMMITMENT = [
         also=(
             Edit(
                 "replicator.py",
-                "        self._said_it_lacks = False\n\n    # -- any",
-                "        self._said_it_lacks = False\n"
-                "        self._unanswered: deque[_Sent] = deque()\n\n    # -- any",
+                "        self._unreachable_since: float | None = None\n",
+                "        self._unreachable_since: float | None = None\n"
+                "        self._unanswered: deque[_Sent] = deque()\n",
             ),
         ),
         threads=True,
@@ -490,8 +498,8 @@ _COMMITMENT = [
     Mutant(
         "everything-stored-counts-as-committed-after-a-restart",
         "state.py",
-        "        self.configurations = _read_configurations(log_store, self.log)\n",
-        "        self.configurations = _read_configurations(log_store, self.log)\n"
+        "        self.configurations = _read_configurations(log_store, self.log, snapshot)\n",
+        "        self.configurations = _read_configurations(log_store, self.log, snapshot)\n"
         "        self.commit_index = self.log.last.index\n",
         "Figure 2: commitIndex is volatile; hashicorp/raft J6",
     ),
@@ -600,10 +608,8 @@ _FUTURES = [
     Mutant(
         "batch-at-hand-forgotten-at-the-end",
         "fsm_runner.py",
-        "            self._inbox.close(self._dispose)\n"
-        "            self._dispose(self._batch)\n"
-        "            self.applied.notify()\n",
-        "            self._inbox.close(self._dispose)\n            self.applied.notify()\n",
+        "            self._inbox.close(self._dispose)\n            self._dispose(self._batch)\n",
+        "            self._inbox.close(self._dispose)\n",
         "hashicorp/raft F3: entries that were taken when the FSM thread ends are never resolved",
         threads=True,
     ),
@@ -638,8 +644,8 @@ _APPLYING = [
     Mutant(
         "entry-applied-twice",
         "fsm_runner.py",
-        "            self._apply(self._fsm_log.read(self.applied_index + 1, last, _READ_BYTES), None)\n",
-        "            self._apply(self._fsm_log.read(max(self.applied_index, 1), last, _READ_BYTES), None)\n",
+        "                logs = self._fsm_log.read(self.applied_index + 1, last, _READ_BYTES)\n",
+        "                logs = self._fsm_log.read(max(self.applied_index, 1), last, _READ_BYTES)\n",
         "§5.3: each entry is applied once",
         also=(
             Edit(
