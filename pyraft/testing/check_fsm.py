@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 from ..errors import ConfigError
 from ..fsm import FSM, BatchingFSM, FSMSnapshot
 from ..log import Log
-from ..snapshots.base import SnapshotSink
+from .captured import MemorySink
 from .describe import describe, short
 from .fsm_worlds import live_elsewhere, other_clock_and_chance
 from .processes import NotReachable
@@ -247,32 +247,6 @@ def _on_another_thread(function: Callable[[], Any]) -> Any:
 # ── snapshots ──
 
 
-class _Sink(SnapshotSink):
-    """Keeps what is written; has nothing that a SnapshotSink does not promise."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.is_closed = self.is_cancelled = False
-
-    @property
-    def id(self) -> str:
-        return "check-fsm"
-
-    def write(self, data: bytes) -> int:
-        if self.is_closed or self.is_cancelled:
-            raise ValueError("write() after close() or cancel()")
-        if not isinstance(data, bytes | bytearray | memoryview):
-            raise TypeError(f"write() takes bytes, not {type(data).__name__}")
-        self.data += data
-        return len(data)
-
-    def close(self) -> None:
-        self.is_closed = not self.is_cancelled
-
-    def cancel(self) -> None:
-        self.is_cancelled = not self.is_closed
-
-
 def _persisted(captured: Any) -> bytes:
     """The bytes of what ``snapshot`` returned; an FSMSnapshot is persisted and released."""
     if isinstance(captured, bytes):
@@ -281,7 +255,7 @@ def _persisted(captured: Any) -> bytes:
         raise _Broken(
             f"snapshot() returned {short(repr(captured))}, which is neither bytes nor an FSMSnapshot"
         )
-    sink = _Sink()
+    sink = MemorySink()
     try:
         _on_another_thread(lambda: captured.persist(sink))
     except Exception as error:

@@ -58,6 +58,7 @@ from ..messages import (
 from ..raft import Raft
 from ..rules.election import Ballot, majority
 from ..state import BALLOT_KEY, NodeState, RaftState, load_ballot
+from .captured import captured_bytes
 from .future_watch import FutureWatch
 from .punctuality import Timekeeper
 from .scout import Scout
@@ -656,9 +657,8 @@ class Judge:
             raise Violation("I14", "not every server caught up after the faults ended") from error
         states: dict[bytes, str] = {}
         for server in cluster.servers.values():
-            captured = server.fsm.snapshot() if server.fsm is not None else b""
-            if isinstance(captured, bytes):
-                states.setdefault(captured, server.id)
+            if server.fsm is not None:
+                states.setdefault(captured_bytes(server.fsm.snapshot()), server.id)
         if len(states) > 1:
             raise Violation("I5", f"the states of {' and '.join(states.values())} differ after the same log")
 
