@@ -87,12 +87,12 @@ class FileSnapshotStore(SnapshotStore):
         self._complaints: dict[str, str] = {}
         self._checked: dict[str, tuple[_Stored, tuple[int, ...]]] = {}
         with disk_errors(
-            f"cannot keep snapshots in {self._home}: the user that runs this process must be able to read "
-            f"and write there"
+            f"cannot keep snapshots in {self._home}, where the user of this process must be able to "
+            f"read and write"
         ):
             make_directory(self._home)
+            self._clear_unfinished()  # first: it makes room
             self._try_to_write()
-            self._clear_unfinished()
 
     def create(
         self,
@@ -115,7 +115,7 @@ class FileSnapshotStore(SnapshotStore):
     def list(self) -> Sequence[SnapshotMeta]:
         """The newest complete snapshots, newest first, at most ``retain``.
 
-        One whose meta.json cannot be read is left out, with a warning in the log.  state.bin is
+        One whose meta.json cannot be read is left out, and the log says so, once.  state.bin is
         not looked at: open() does that.
 
         Raises:
@@ -254,6 +254,9 @@ class _FileSink(SnapshotSink):
     def write(self, data: bytes) -> int:
         self._check_open()
         view = memoryview(data).cast("B")
+        if len(self._buffer) + len(view) < PIECE_BYTES:
+            self._buffer += view
+            return len(view)
         with self._giving_up_on_errors("write"):
             for start in range(0, len(view), PIECE_BYTES):
                 self._buffer += view[start : start + PIECE_BYTES]

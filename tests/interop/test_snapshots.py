@@ -64,10 +64,10 @@ def test_go_reads_what_we_write(go_store, tmp_path):
 
 
 def test_we_read_what_go_writes_today(go_store, tmp_path):
-    go_store("write", tmp_path)
-    golden = Path(__file__).parent.parent / "snapshots" / "golden"
+    shutil.copytree(Path(__file__).parent.parent / "snapshots" / "golden", tmp_path / "golden")
+    go_store("write", tmp_path / "today")
 
-    ours, theirs = FileSnapshotStore(tmp_path, retain=9), FileSnapshotStore(golden, retain=9)
+    golden, today = (FileSnapshotStore(tmp_path / name, retain=9) for name in ("golden", "today"))
 
-    assert [read(ours, id) for id in ids(ours)] == [read(theirs, id) for id in ids(theirs)]
-    assert [meta.configuration for meta in ours.list()] == [meta.configuration for meta in theirs.list()]
+    assert [read(today, id) for id in ids(today)] == [read(golden, id) for id in ids(golden)]
+    assert [meta.configuration for meta in today.list()] == [meta.configuration for meta in golden.list()]

@@ -101,7 +101,7 @@ def test_a_directory_that_cannot_be_used_is_refused_at_once(tmp_path):
     if as_root:
         os.seteuid(65534)
     try:
-        with pytest.raises(StorageError, match=r"the user that runs this process must be able to"):
+        with pytest.raises(StorageError, match=r"the user of this process must be able to"):
             FileSnapshotStore(closed)
     finally:
         if as_root:
@@ -288,6 +288,14 @@ def test_a_writer_that_is_interrupted_leaves_nothing(store, home, monkeypatch):
     with pytest.raises(StorageError, match="KeyboardInterrupt"):
         sink.close()
     assert names(home) == []
+
+
+def test_many_small_pieces(store):
+    with begin(store) as sink:
+        for number in range(PIECE_BYTES // 4 + 1):
+            sink.write(number.to_bytes(8, "big"))
+
+    assert read(store, sink.id) == b"".join(n.to_bytes(8, "big") for n in range(PIECE_BYTES // 4 + 1))
 
 
 def test_a_sink_that_is_forgotten_closes_its_file(store):
@@ -581,8 +589,9 @@ def test_folders_that_go_wrote_are_opened(tmp_path):
 
 
 def test_our_folder_is_the_one_that_go_would_have_written(tmp_path, monkeypatch):
+    shutil.copytree(GOLDEN, tmp_path / "go")
     for golden in sorted((GOLDEN / "snapshots").iterdir()):
-        wanted, state = FileSnapshotStore(GOLDEN, retain=9).open(golden.name)
+        wanted, state = FileSnapshotStore(tmp_path / "go", retain=9).open(golden.name)
         milliseconds = int(golden.name.split("-")[2])
         monkeypatch.setattr(file_store.time, "time_ns", lambda now=milliseconds: now * 1_000_000)
         store = FileSnapshotStore(tmp_path, retain=9)
