@@ -90,7 +90,8 @@ def summary(totals: Totals, known: Sequence[str]) -> str:
     lines = [
         f"{totals.seeds} seeds in {totals.seconds:.1f} s: {held} hold, {len(totals.failures)} fail",
         _speeds(totals),
-        f"{totals.steps:,} steps, {totals.virtual_seconds:,.0f} virtual seconds, {totals.operations:,} operations",
+        f"{totals.steps:,} steps, {totals.virtual_seconds:,.0f} virtual s, {totals.operations:,} operations, "
+        f"{totals.cpu_seconds:.1f} s of processor",
     ]
     if totals.compared:
         different = sum(1 for what in totals.failures.values() if what.startswith("not deterministic"))

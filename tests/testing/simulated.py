@@ -55,3 +55,11 @@ class ForgetfulFsm(KvFsm):
 class Unbuildable(KvFsm):
     def __init__(self, path):
         super().__init__()
+
+
+class StuckFsm(KvFsm):
+    """Never comes back."""
+
+    def apply(self, log):
+        while True:
+            pass

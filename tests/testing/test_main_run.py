@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,8 +10,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from pyraft.testing.campaign import Totals
+from pyraft.testing.campaign_report import Progress, summary
+from pyraft.testing.campaign_worker import Report
+from pyraft.testing.options import Options
 
 ROOT = Path(__file__).parent.parent.parent
 FSMS = "tests.testing.simulated"
@@ -104,6 +111,54 @@ def test_state_machines_of_users_get_their_own_commands():
 
     assert (code, errors) == (0, "")
     assert "1 hold" in printed
+
+
+def test_a_seed_that_hangs_costs_only_itself_and_shows_where_it_stands():
+    stuck = [*SHORT, "--fsm", f"{FSMS}:StuckFsm"]
+
+    code, printed, errors = run("run", "--seeds", "0:2", "--hang-after", "2", *stuck)
+
+    assert code == 1
+    assert "2 seeds in" in printed
+    assert "seed 1 fails: the process died" in printed
+    assert "in apply" in errors
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def shown(out, seeds, planned):
+    """What a campaign that is so far shows."""
+    campaign = SimpleNamespace(planned=planned, totals=Totals(seeds=seeds, seconds=2.0, failures={3: "I1"}))
+    progress = Progress(Options(servers=3), out)
+    progress._shown = float("-inf")
+    progress.tick(campaign)
+    progress.report(Report(3, failure="I1: two leaders", story="I1: two leaders\nthe story"))
+    return out.getvalue()
+
+
+def test_a_terminal_sees_a_bar_and_everybody_else_lines():
+    bar = "[######..................] 5/20 seeds, 1 failed, 2.50 seeds/s"
+
+    assert shown(Terminal(), 5, 20).startswith(f"\r{bar}")
+    assert shown(io.StringIO(), 5, 20).startswith(f"{bar}, 0.0 virtual s per real s, 0 steps/s and core\n")
+    assert shown(io.StringIO(), 5, None).startswith("5 seeds, 1 failed, 2.50 seeds/s")
+    assert "\nseed 3 fails: I1: two leaders\n  | I1: two leaders\n  | the story\n" in shown(
+        io.StringIO(), 5, 20
+    )
+    assert "python -m pyraft.testing shrink --seed 3 --servers 3\n" in shown(io.StringIO(), 5, 20)
+
+
+def test_the_summary_names_what_was_never_reached():
+    totals = Totals(seeds=2, seconds=1.0)
+    totals.add(Report(7, coverage={"leader elected": 3}))
+
+    text = summary(totals, ["leader elected", "split vote"])
+
+    assert "leader elected          3        1" in text
+    assert "never reached: split vote" in text
 
 
 @pytest.mark.parametrize(
