@@ -18,10 +18,11 @@ from ..errors import CorruptStoreError, LogNotFoundError
 from ..messages import AnyRequest, AnyResponse, AppendEntriesRequest
 from ..state import RaftState
 from .faults import Fault, any_server, links_between
+from .invariants import Violation
 
 if TYPE_CHECKING:
     from .cluster import SimCluster, SimServer
-    from .sim_runtime import SimTask
+    from .sim_runtime import Scheduler, SimTask
 
 T = TypeVar("T")
 
@@ -134,10 +135,14 @@ class Adversary(Fault):
         cluster.revive_all()
 
     def _run(self, plot: Plot, rng: random.Random) -> None:
-        with suppress(Relented):
+        try:
             while True:
                 plot.pause(0.0)
                 self.act(plot, rng)
+        except Relented:
+            pass
+        except Violation as violation:
+            plot.cluster.scheduler.fail(violation)
 
     @abstractmethod
     def act(self, plot: Plot, rng: random.Random) -> None:
@@ -438,8 +443,9 @@ class OldSessionReplies(Adversary):
         peers = rng.sample(_others(cluster, leader), len(servers) - 1)
         friends = peers[: (len(servers) - 1) // 2 - 1]  # with the leader a minority
         term = _term(leader)
-        plot.cut_off(leader, *friends) if friends else plot.mend()
-        plot.pause(rng.choice([0.0, 0.05]))
+        plot.wait(lambda: leads(leader) and _has_uncommitted(leader), 1.0)
+        if friends:
+            plot.cut_off(leader, *friends)
         held = self._catch_answer(plot, rng, leader, (friends or peers)[0])
         if held is None:
             plot.mend()
@@ -507,23 +513,44 @@ class StarveAtQueue(Adversary):
 
 
 class StopUnderLoad(Adversary):
-    """A server is shut down in good order just when commands wait in its queue or are under way."""
+    """A server is shut down in good order just when its program calls ``apply``.
+
+    Often the calling threads are held wherever they stand, and find a closed server when they go on.
+    """
 
     name = "stop under load"
 
     def act(self, plot: Plot, rng: random.Random) -> None:
-        server = any_server(plot.cluster, rng)
+        cluster = plot.cluster
+        server = cluster.current_leader() if rng.random() < 0.6 else any_server(cluster, rng)
+        plot.pause(rng.expovariate(1.0) * 0.3)
+        if server is None or server.fsm_delay or server.is_frozen:
+            return
+        callers = plot.wait(lambda: _callers(cluster.scheduler, server), 1.0)
+        if not callers or not server.is_serving or cluster.scheduler.is_holding:
+            return
+        if rng.random() < 0.8:
+            plot.hold(lambda task: task in callers)
+            cluster.scheduler.spawn("fault-release", partial(self._release_when_down, plot, server))
+        plot.note("stops under load", server.id, len(callers))
+        cluster.stop(server)
+        plot.pause(rng.choice([0.1, 1.0]))
+        plot.revive(server)
+        plot.pause(rng.choice([0.1, 1.0]))
 
-        def is_busy() -> bool:
-            raft = server.raft
-            return server.is_serving and raft is not None and raft.last_index > raft.applied_index
+    def _release_when_down(self, plot: Plot, server: SimServer) -> None:
+        with suppress(Relented):
+            plot.wait(lambda: not server.is_serving, 5.0)
+            plot.pause(0.05)
+        plot.cluster.scheduler.unhold(self)
 
-        calm = not server.fsm_delay and not server.is_frozen
-        if calm and plot.wait(is_busy, 1.0) and not plot.cluster.scheduler.is_holding:
-            plot.cluster.stop(server)
-            plot.pause(rng.choice([0.1, 1.0]))
-            plot.revive(server)
-        plot.pause(1.0)
+
+def _callers(scheduler: Scheduler, server: SimServer) -> list[SimTask]:
+    """The threads of the server's own program that can run now: they are calling ``apply``."""
+    if not server.is_serving:
+        return []
+    tasks = scheduler.tasks(server.group)
+    return [task for task in tasks if task.name.startswith("user-") and task.slot >= 0]
 
 
 ADVERSARIES: tuple[type[Adversary], ...] = (

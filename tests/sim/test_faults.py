@@ -337,7 +337,7 @@ def test_a_state_machine_that_raises_answers_its_client_and_the_servers_go_on(st
         (ThawAtCommit, 3, "thaw"),
         (OldSessionReplies, 3, "holds net-"),
         (StarveAtQueue, 3, "starves with commands waiting"),
-        (StopUnderLoad, 3, "stop"),
+        (StopUnderLoad, 3, "stops under load"),
     ],
 )
 def test_an_adversary_finds_its_moment(start, kind, servers, word):
@@ -427,7 +427,7 @@ def test_the_mix_draws_every_kind_and_no_experiment():
 def test_a_profile_leaves_the_cluster_at_work(start, profile):
     cluster = start(*draw_faults(random.Random(5), profile), servers=5, seed=5, clients=4)
 
-    cluster.run(10)
+    cluster.run(4)
     cluster.check()
 
-    assert sum(1 for operation in cluster.history if operation.returned < math.inf) > 40
+    assert sum(1 for operation in cluster.history if operation.returned < math.inf) > 10
