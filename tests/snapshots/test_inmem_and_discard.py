@@ -1,6 +1,7 @@
 """InmemSnapshotStore and DiscardSnapshotStore; hashicorp/raft's inmem_snapshot_test.go among others."""
 
 import threading
+import tracemalloc
 
 import pytest
 
@@ -63,6 +64,17 @@ def test_only_the_newest_is_kept_whichever_is_closed_last(store):
     assert ids(store) == [new.id]
     with pytest.raises(RaftError, match="no snapshot"):
         store.open(old.id)
+
+
+def test_the_others_take_no_memory(store):
+    tracemalloc.start()
+    try:
+        for index in (*range(10), *range(10)):
+            take(store, bytes(1_000_000), index)
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 2_000_000
 
 
 def test_names_repeat_in_a_run_that_repeats():
