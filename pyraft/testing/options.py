@@ -12,7 +12,6 @@ from ..errors import ConfigError
 from .fault_mix import KINDS
 from .scenario import KIND_OF, ClientSpec, FaultSpec, Scenario, draw_scenario
 
-_EVERY = [3.0, 8.0, 20.0]
 _LASTING = [0.1, 0.5, 2.0, 5.0]
 
 
@@ -126,7 +125,8 @@ def _faults(names: tuple[str, ...], seed: int) -> tuple[FaultSpec, ...]:
     if names == ("none",):
         return ()
     rng = Random(f"rates/{seed}")
-    rates = {kind.name: (rng.choice(_EVERY), rng.choice(_LASTING)) for kind in KINDS}
+    every = [15.0, 30.0, 60.0] if names == ("all",) else [3.0, 8.0, 20.0]  # or nothing else would happen
+    rates = {kind.name: (rng.choice(every), rng.choice(_LASTING)) for kind in KINDS}
     if names == ("all",):
         return tuple(FaultSpec(name, *rates[name]) for name in rates)
     typed = {name.replace(" ", "-"): name for name in KIND_OF}
