@@ -305,9 +305,12 @@ class Stop(Crash):
 
     def strike(self, cluster: SimCluster, rng: random.Random) -> None:
         server = any_server(cluster, rng)
+        delay, server.fsm_delay = server.fsm_delay, rng.choice([server.fsm_delay, 0.02, 0.2])
+        cluster.scheduler.sleep(rng.random() * 0.3)  # so that there is a backlog to give up
         can_end = not server.is_frozen and not cluster.scheduler.is_holding
         if server.is_serving and can_end:
             cluster.stop(server)
+        server.fsm_delay = delay
 
 
 class Freeze(Fault):
