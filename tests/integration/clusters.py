@@ -31,7 +31,7 @@ from pyraft import (
     bootstrap_cluster,
 )
 from pyraft.logstore import InmemStore
-from pyraft.snapshots import DiscardSnapshotStore
+from pyraft.snapshots import DiscardSnapshotStore, SnapshotStore
 from pyraft.transport import InmemNetwork, InmemTransport, Transport
 
 PATIENCE = 40.0
@@ -71,7 +71,8 @@ class Recorder(FSM):
         return b"\n".join(self.applied)
 
     def restore(self, source):
-        self.applied = source.read().split(b"\n")
+        state = source.read()
+        self.applied = state.split(b"\n") if state else []
 
 
 class Gated(Recorder):
@@ -148,6 +149,9 @@ class Member:
     fsm: FSM | None = None
     store: InmemStore | None = None
     """Only for servers that are made of parts; ``Raft.open`` makes its own."""
+    snapshots: SnapshotStore | None = None
+    joins: bool = False
+    """It is added to a running cluster, and not bootstrapped."""
 
     @property
     def runs(self) -> bool:
@@ -169,6 +173,7 @@ class Cluster:
         settings: Config | None = None,
         fsm: Callable[[], FSM] = Recorder,
         make_store: Callable[[str], object] | None = None,
+        make_snapshots: Callable[[], SnapshotStore] = DiscardSnapshotStore,
         over_grpc: bool = False,
         arrives: bool = False,
     ) -> None:
@@ -186,24 +191,33 @@ class Cluster:
         self._root = root
         self._make_fsm = fsm
         self._make_store = make_store or (lambda id: InmemStore())
+        self._make_snapshots = make_snapshots
         self._over_grpc = over_grpc
         self._arrives = arrives
         self._transports: dict[str, Transport] = {}
         self._numbers = itertools.count(1)
         self.members: dict[str, Member] = {}
         for id in ids:
-            address = f"{id}.test:1"
-            if over_grpc:
-                # Any free port; the transport keeps it until its server is started.
-                self._transports[id] = _grpc_transport("127.0.0.1:0")
-                address = self._transports[id].local_address
-            self.members[id] = Member(id, address)
+            self._enrol(id)
+
+    def _enrol(self, id: str, joins: bool = False) -> Member:
+        address = f"{id}.test:1"
+        if self._over_grpc:
+            # Any free port; the transport keeps it until its server is started.
+            self._transports[id] = _grpc_transport("127.0.0.1:0")
+            address = self._transports[id].local_address
+        self.members[id] = Member(id, address, joins=joins)
+        return self.members[id]
 
     def __enter__(self) -> Cluster:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.shutdown()
+
+    @property
+    def first_members(self) -> dict[str, str]:
+        return {member.id: member.address for member in self.members.values() if not member.joins}
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -224,6 +238,12 @@ class Cluster:
             self._start(self.members[id], is_eager=first_of_all and is_last and len(starting) > 1)
         return self
 
+    def join(self, id: str) -> Member:
+        """Start one more server, which knows no cluster yet."""
+        member = self._enrol(id, joins=True)
+        self._start(member, is_eager=False)
+        return member
+
     def transport(self, id: str) -> Transport:
         """A transport at the address of ``id``."""
         member = self.members[id]
@@ -241,7 +261,7 @@ class Cluster:
                 str(self.directory(member.id)),
                 id=member.id,
                 fsm=member.fsm,
-                bootstrap=self.addresses,
+                bootstrap=None if member.joins else self.first_members,
                 config=self.settings,
                 transport=transport,
             )
@@ -256,12 +276,14 @@ class Cluster:
         import dataclasses
 
         settings = dataclasses.replace(self.settings, local_id=member.id)
-        snapshots = DiscardSnapshotStore()
+        if member.snapshots is None:
+            member.snapshots = self._make_snapshots()
+        snapshots = member.snapshots
         if member.store is None:
             member.store = self._make_store(member.id)
             store = member.store
-            if store.last_index() == 0 and not self._arrives:
-                first = Configuration.of_voters(self.addresses)
+            if store.last_index() == 0 and not self._arrives and not member.joins:
+                first = Configuration.of_voters(self.first_members)
                 bootstrap_cluster(settings, store, store, snapshots, transport, first)
         store = member.store
         if self._arrives and store.last_index() == 0:
