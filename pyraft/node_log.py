@@ -99,14 +99,15 @@ class NodeLog:
     # -- any thread ----------------------------------------------------------------------
 
     def term_at(self, index: int) -> int | None:
-        """The term of the entry at ``index``; 0 before the log begins; None if it is not there."""
+        """The term of the entry at ``index``; 0 before the first entry of all; None if it is not there."""
         last, snapshot = self.last, self.snapshot
         if index == last.index:
             return last.term
         if index == snapshot.index:
             return snapshot.term
         if index == 0:
-            return 0
+            # Who asks wants to go on from there, and what follows may be gone.
+            return 0 if self.first_index == 1 else None
         if index > last.index:
             return None
         for chunk in reversed(self._recent):

@@ -24,8 +24,10 @@ from pyraft import (
     Config,
     Configuration,
     NotAppliedError,
+    NotLeaderError,
     OutcomeUnknownError,
     Raft,
+    RaftFuture,
     RaftShutdownError,
     RaftState,
     bootstrap_cluster,
@@ -364,11 +366,11 @@ class Cluster:
 
     # -- writing and checking ----------------------------------------------------------------------
 
-    def write(self, count: int = 1, among: Iterable[str] | None = None) -> None:
-        """Have ``count`` commands acknowledged, by whoever leads, one after the other."""
+    def write(self, count: int = 1, among: Iterable[str] | None = None, size: int = 0) -> None:
+        """Have ``count`` commands of at least ``size`` bytes acknowledged, by whoever leads, one by one."""
         deadline = time.monotonic() + PATIENCE
         done = 0
-        command = b"command %d" % next(self._numbers)
+        command = (b"command %d " % next(self._numbers)).ljust(size, b".")
         while done < count:
             assert time.monotonic() < deadline, f"{count} writes were not taken: {self.describe()}"
             try:
@@ -380,7 +382,17 @@ class Cluster:
             else:
                 self.acknowledged.append(command)
                 done += 1
-            command = b"command %d" % next(self._numbers)
+            command = (b"command %d " % next(self._numbers)).ljust(size, b".")
+
+    def change(self, ask: Callable[[Raft], RaftFuture[object]]) -> None:
+        """Have the leader make the change ``ask(raft)``, again if leadership moves meanwhile."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                ask(self.leader().raft).result(PATIENCE)
+                return
+            except (NotLeaderError, OutcomeUnknownError):
+                assert time.monotonic() < deadline, f"the change was not made: {self.describe()}"
 
     def push(self, member: Member, until: Callable[[], object], size: int = 20_000) -> list[ApplyFuture]:
         """Send ``member`` large commands until something is true; return the futures, all done.

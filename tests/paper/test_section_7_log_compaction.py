@@ -31,6 +31,14 @@ def test_the_position_of_the_snapshot_is_known_when_its_entries_are_gone():
     assert (log.first_index, log.term_at(4), log.term_at(3), log.term_at(5)) == (5, 2, None, 2)
 
 
+def test_nothing_can_be_sent_from_the_beginning_of_a_log_that_is_cut():
+    log = compacted("1112223", upto=4).state.log
+
+    assert log.term_at(0) is None
+    assert node_log("11").term_at(0) == 0
+    assert node_log("").term_at(0) == 0
+
+
 def test_a_log_without_entries_still_ends_where_its_snapshot_does():
     log = compacted("1112", upto=4).state.log
 

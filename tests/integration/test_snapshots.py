@@ -1,0 +1,314 @@
+"""Snapshots are taken, cut the log, travel, and are what a server starts from."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from pyraft import (
+    CorruptStoreError,
+    FSMFailedError,
+    FSMSnapshot,
+    NothingNewToSnapshotError,
+    SnapshotFailedError,
+)
+from pyraft.snapshots import InmemSnapshotStore
+from tests.integration.clusters import PATIENCE, Cluster, Recorder, config, eventually
+
+SMALL = {"snapshot_threshold": 20, "snapshot_interval": 0.02, "trailing_logs": 5}
+
+
+def cluster_with(ids=("n1", "n2", "n3"), fsm=Recorder, timeout=2.0, **settings):
+    """``timeout``: long, because no leader is to be lost here, however busy the machine is."""
+    settings["timeout"] = timeout
+    return Cluster(ids, settings=config(**settings), fsm=fsm, make_snapshots=InmemSnapshotStore)
+
+
+def alone(fsm=Recorder, **settings):
+    return cluster_with(["n1"], fsm, timeout=0.05, **settings)
+
+
+def test_a_snapshot_holds_the_state_and_says_what_it_covers():
+    with alone() as cluster:
+        cluster.start().write(3)
+        raft = cluster.leader().raft
+
+        future = raft.snapshot()
+
+        assert future.result(PATIENCE).index == raft.applied_index
+        assert future.meta.configuration.find("n1") is not None
+        with future.open() as reader:
+            assert reader.read() == b"\n".join(cluster.acknowledged)
+        assert raft.status().snapshot_index == future.meta.index
+
+
+def test_nothing_new_is_no_snapshot():
+    with alone() as cluster:
+        cluster.start().write(1)
+        raft = cluster.leader().raft
+        raft.snapshot().result(PATIENCE)
+
+        with pytest.raises(NothingNewToSnapshotError, match="nothing was applied since"):
+            raft.snapshot().result(PATIENCE)
+
+
+def test_snapshots_are_taken_by_themselves_and_cut_the_log_but_for_its_tail():
+    with cluster_with(**SMALL) as cluster:
+        cluster.start().write(60)
+
+        for member in cluster.members.values():
+            eventually(lambda m=member: m.raft.status().snapshot_index >= 40, f"{member.id} took one")
+            eventually(lambda m=member: m.store.first_index() > 20, f"{member.id} cut its log")
+            status = member.raft.status()
+            assert status.last_index - member.store.first_index() + 1 >= 5
+        cluster.check_nothing_lost()
+
+
+@pytest.mark.parametrize("trailing", [0, 1, 5])
+def test_a_server_restarts_from_its_snapshot_and_what_the_log_has_behind_it(trailing):
+    with alone(trailing_logs=trailing) as cluster:
+        cluster.start().write(10)
+        cluster.leader().raft.snapshot().result(PATIENCE)
+        cluster.write(3)
+        cluster.stop("n1")
+
+        raft = cluster.start().members["n1"].raft
+
+        assert raft.status().snapshot_index == 12
+        cluster.check_nothing_lost()
+
+
+def test_a_restart_applies_what_was_committed_without_waiting_for_a_leader():
+    with cluster_with() as cluster:
+        cluster.start().write(30)
+        for member in cluster.members.values():
+            eventually(lambda m=member: len(m.fsm.applied) == 30, "all have applied all")
+        cluster.stop(*cluster.members)
+
+        one = cluster.members["n1"]
+        cluster.start("n1")
+
+        eventually(lambda: len(one.fsm.applied) >= 29, "it has applied what it knew to be committed")
+        assert one.raft.leader_id is None
+
+
+def test_a_server_that_was_away_for_too_long_gets_a_snapshot():
+    with cluster_with(**SMALL) as cluster:
+        cluster.start().write(3)
+        away = cluster.followers(cluster.leader())[0].id
+        cluster.stop(away)
+        others = [id for id in cluster.members if id != away]
+        cluster.write(60, among=others)
+        # Restarted, so that the old entries are not in their memory either.
+        for id in others:
+            eventually(lambda id=id: cluster.members[id].store.first_index() > 20, "the log is cut")
+        cluster.stop(*others)
+        cluster.start(*others)
+
+        cluster.start(away)
+
+        cluster.check_nothing_lost()
+        assert cluster.members[away].raft.status().snapshot_index > 3
+
+
+def test_a_new_voter_is_brought_up_to_date_with_a_snapshot():
+    with cluster_with(**SMALL) as cluster:
+        cluster.start().write(60)
+        leader = cluster.leader()
+        eventually(lambda: leader.store.first_index() > 20, "the log is cut")
+        cluster.stop(*cluster.members)
+        cluster.start()
+        new = cluster.join("n4")
+
+        cluster.leader().raft.add_voter("n4", new.address, timeout=PATIENCE).result(PATIENCE)
+
+        cluster.check_nothing_lost()
+
+
+def test_over_grpc_and_lmdb_a_large_state_travels_and_survives(tmp_path):
+    with Cluster(root=tmp_path, settings=config(2.0, **SMALL), over_grpc=True) as cluster:
+        cluster.start()
+        cluster.write(60, size=100_000)
+        leader = cluster.leader()
+        eventually(lambda: leader.raft.status().first_index > 20, "the log is cut")
+        new = cluster.join("n4")
+        cluster.change(lambda raft: raft.add_voter("n4", new.address, timeout=PATIENCE))
+        cluster.stop(*cluster.members)
+
+        cluster.start()
+
+        cluster.check_nothing_lost()
+
+
+# -- bad days --
+
+
+class Stubborn(Recorder):
+    """Raises in snapshot()."""
+
+    def snapshot(self):
+        raise ValueError("not today")
+
+
+class Silent(FSMSnapshot):
+    released = 0
+
+    def persist(self, sink):
+        pass
+
+    def release(self):
+        Silent.released += 1
+
+
+class Writing(FSMSnapshot):
+    def persist(self, sink):
+        sink.write(b"half")
+        raise OSError("the state went away")
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "text"),
+    [
+        (Silent, SnapshotFailedError, "wrote nothing"),
+        (Writing, SnapshotFailedError, "the state went away"),
+        (lambda: "text", SnapshotFailedError, "returned str"),
+    ],
+)
+def test_an_fsm_that_cannot_be_written_leaves_no_snapshot_and_goes_on(state, error, text):
+    class Odd(Recorder):
+        def snapshot(self):
+            return state()
+
+    with alone(Odd) as cluster:
+        cluster.start().write(2)
+        raft = cluster.leader().raft
+
+        with pytest.raises(error, match=text):
+            raft.snapshot().result(PATIENCE)
+
+        cluster.write(2)
+        assert raft.status().snapshot_index == 0
+
+
+def test_an_fsm_that_raises_in_snapshot_goes_on_without():
+    with alone(Stubborn, snapshot_threshold=1, snapshot_interval=0.01) as cluster:
+        cluster.start().write(20)
+
+        with pytest.raises(SnapshotFailedError, match="not today"):
+            cluster.leader().raft.snapshot().result(PATIENCE)
+
+        cluster.write(1)
+
+
+class Forgetful(Recorder):
+    """Cannot read what it wrote."""
+
+    def restore(self, source):
+        raise ValueError("what is this?")
+
+
+def test_an_fsm_that_cannot_be_restored_does_not_start():
+    with alone() as cluster:
+        cluster.start().write(2)
+        cluster.leader().raft.snapshot().result(PATIENCE)
+        cluster.stop("n1")
+        cluster._make_fsm = Forgetful
+
+        with pytest.raises(CorruptStoreError, match=r"none of the snapshots can be restored.*what is this\?"):
+            cluster.start()
+
+
+def test_a_follower_whose_fsm_cannot_restore_what_the_leader_sent_stops_loudly():
+    with cluster_with(**SMALL) as cluster:
+        cluster.start().write(60)
+        leader = cluster.leader()
+        eventually(lambda: leader.store.first_index() > 20, "the log is cut")
+        cluster.stop(*cluster.members)
+        cluster.start()
+        cluster._make_fsm = Forgetful
+        new = cluster.join("n4")
+
+        cluster.leader().raft.add_nonvoter("n4", new.address).result(PATIENCE)
+
+        assert new.raft.wait_stopped(PATIENCE)
+        assert isinstance(new.raft.failure, FSMFailedError)
+        assert "what is this?" in str(new.raft.failure)
+
+
+class Broken(InmemSnapshotStore):
+    """Its newest snapshot cannot be read."""
+
+    damaged = False
+
+    def open(self, id):
+        if self.damaged:
+            raise CorruptStoreError(f"the snapshot {id} is damaged")
+        return super().open(id)
+
+
+def test_a_leader_whose_snapshot_is_damaged_takes_another_one_for_a_server_that_needs_it():
+    with Cluster(settings=config(2.0, trailing_logs=2), make_snapshots=Broken) as cluster:
+        cluster.start().write(10)
+        for member in cluster.members.values():
+            eventually(lambda m=member: len(m.fsm.applied) == 10, "applied")
+            member.raft.snapshot().result(PATIENCE)
+        cluster.stop(*cluster.members)
+        cluster.start()
+        leader = cluster.leader()
+        leader.snapshots.damaged = True
+        original = leader.snapshots.create
+
+        def create(*args):
+            leader.snapshots.damaged = False  # the new one is whole
+            return original(*args)
+
+        leader.snapshots.create = create
+        cluster.write(3)
+        new = cluster.join("n4")
+
+        leader.raft.add_voter("n4", new.address, timeout=PATIENCE).result(PATIENCE)
+
+        cluster.check_nothing_lost()
+
+
+def test_a_full_disk_while_a_snapshot_is_written_is_an_error_and_nothing_more():
+    class Full(InmemSnapshotStore):
+        def create(self, *args):
+            raise OSError(28, "No space left on device")
+
+    with Cluster(["n1"], settings=config(0.05), make_snapshots=Full) as cluster:
+        cluster.start().write(2)
+
+        error = cluster.leader().raft.snapshot().exception(PATIENCE)
+
+        assert "No space left on device" in str(error)
+        cluster.write(1)
+
+
+def test_a_configuration_survives_in_the_snapshot_when_its_entry_is_gone():
+    with cluster_with(trailing_logs=0) as cluster:
+        cluster.start()
+        cluster.leader().raft.add_nonvoter("n9", "n9:1").result(PATIENCE)
+        cluster.write(3)
+        for member in cluster.members.values():
+            eventually(lambda m=member: len(m.fsm.applied) == 3, "applied")
+            member.raft.snapshot().result(PATIENCE)
+            eventually(lambda m=member: m.store.last_index() == 0, "nothing is left in the log")
+        cluster.stop(*cluster.members)
+
+        cluster.start()
+
+        configuration = cluster.leader().raft.get_configuration()
+        assert configuration.configuration.find("n9") is not None
+        assert configuration.index == 3
+        cluster.check_nothing_lost()
+
+
+def test_what_reaches_the_fsm_is_a_reader():
+    with alone() as cluster:
+        cluster.start().write(1)
+        future = cluster.leader().raft.snapshot()
+        future.result(PATIENCE)
+
+        assert isinstance(future.open(), io.IOBase)
