@@ -30,8 +30,10 @@ _SLACK = 0.2  # for late looks, a clock that runs slow, and threads that others 
 _SLOWEST_CLOCK = 0.9
 _STOPS_WITHIN = 3.0  # seconds from the moment at which a server gives up until its threads are gone
 
-_ROUNDS = 10  # of the drill
-_IN_A_ROW = 4  # barriers that a caller asks for in a round
+_ROUNDS = 30  # of the drill
+_PATTERNS = ((1, 1, 0.00003), (1, 1, 0.003), (4, 1, 0.002), (1, 6, 0.001))
+"""How often in a row a caller asks, for how many barriers at once, and within how many seconds all
+callers begin.  News gets lost when it comes while older news is being looked at."""
 _LONGEST = 5.0  # seconds that anybody waits for one
 _LATENCY = 0.02  # on a network and disks that take about a millisecond
 _ATTEMPTS = 5
@@ -202,43 +204,48 @@ class Timekeeper:
         for _ in range(_ROUNDS):
             took: list[float] = []
             errors: list[BaseException] = []
-            callers = 1 + int(rng.random() * 4)
+            callers = 2 + int(rng.random() * 3)
+            in_a_row, at_once, spread = rng.choice(_PATTERNS)
             for _ in range(callers):
-                work = partial(self._ask, leader, rng.random() * 0.002, took, errors)
+                work = partial(self._ask, leader, rng.random() * spread, in_a_row, at_once, took, errors)
                 cluster.scheduler.spawn(f"drill-{leader.id}", work, leader.group)
             deadline = cluster.now + _LONGEST
-            while len(took) < callers * _IN_A_ROW and not errors and cluster.now < deadline:
+            while len(took) < callers * in_a_row and not errors and cluster.now < deadline:
                 cluster.run(0.002)
             if leader.raft is None or leader.raft.state is not RaftState.LEADER or errors:
                 return False
-            longest = max(took) if len(took) == callers * _IN_A_ROW else _LONGEST
+            longest = max(took) if len(took) == callers * in_a_row else _LONGEST
             if longest > _LATENCY:
                 self._broken(
                     "latency", f"nothing is wrong, and {leader.id} took {longest:.3f} s for a barrier"
                 )
             self._check_followers(leader, leader.raft.last_index)
-            cluster.run(rng.choice([0.0, 0.003, 0.02, 0.1]))
+            cluster.run(rng.choice([0.0, 0.0, 0.003, 0.05]))
         return True
 
-    def _ask(self, leader: SimServer, after: float, took: list[float], errors: list[BaseException]) -> None:
-        """Ask for one barrier after the other.  On a thread of the leader's process.
-
-        The next one comes just when the answers to the last one keep every thread busy: that is when
-        news gets lost.
-        """
+    def _ask(
+        self,
+        leader: SimServer,
+        after: float,
+        in_a_row: int,
+        at_once: int,
+        took: list[float],
+        errors: list[BaseException],
+    ) -> None:
+        """Ask for barriers ``in_a_row`` times, ``at_once`` so many.  On a thread of the leader's process."""
         scheduler, raft = self._cluster.scheduler, leader.raft
         assert raft is not None
         scheduler.sleep(after)
-        for _ in range(_IN_A_ROW):
-            began = scheduler.time
-            try:
-                raft.barrier(_LONGEST).result(_LONGEST)
-            except TimeoutError:
-                pass
-            except RaftError as error:
-                errors.append(error)
-                return
-            took.append(scheduler.time - began)
+        try:
+            for _ in range(in_a_row):
+                began = scheduler.time
+                for future in [raft.barrier(_LONGEST) for _ in range(at_once)]:
+                    future.result(_LONGEST)
+                took.append(scheduler.time - began)
+        except TimeoutError:
+            took.append(_LONGEST)
+        except RaftError as error:
+            errors.append(error)
 
     def _check_followers(self, leader: SimServer, last: int) -> None:
         """Entries reach every follower at once, and news of the commit after ``commit_timeout``."""
