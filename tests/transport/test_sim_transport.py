@@ -105,7 +105,7 @@ def cases():
         yield pytest.param(promise, id=promise.__name__, marks=marks)
 
 
-@pytest.mark.parametrize("promise", cases())
+@pytest.mark.parametrize("promise", list(cases()))
 def test_it_keeps_every_promise(promise, scheduler, monkeypatch):
     monkeypatch.setattr(checks, "PROMISES", (promise,))
 
