@@ -11,8 +11,7 @@ VENV_PY := $(VENV)/bin/python
 VENV_PY_ABS := $(if $(filter /%,$(VENV)),$(VENV_PY),$(CURDIR)/$(VENV_PY))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers proto-check wheel-check simulate-some simulate night mutants format \
-    proto bench env clean
+.PHONY: help demo test check lint types layers proto-check wheel-check simulate-some simulate night mutants format proto bench env clean
 .SUFFIXES:
 
 help:

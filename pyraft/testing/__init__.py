@@ -11,6 +11,7 @@ from .fault_mix import draw_faults
 from .faults import Fault
 from .invariants import Violation
 from .linearizability import Model, Operation, check_linearizable
+from .scenario import Scenario, draw_scenario, load_scenario, run_scenario
 from .sim_kv import KvFsm
 from .sim_runtime import SimulationError
 
@@ -19,6 +20,7 @@ __all__ = [
     "KvFsm",
     "Model",
     "Operation",
+    "Scenario",
     "SimCluster",
     "SimServer",
     "SimulationError",
@@ -29,4 +31,7 @@ __all__ = [
     "check_snapshot_store",
     "check_transport",
     "draw_faults",
+    "draw_scenario",
+    "load_scenario",
+    "run_scenario",
 ]
