@@ -40,7 +40,7 @@ from functools import wraps
 from math import inf
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
-from ..errors import CorruptStoreError, FSMFailedError, RaftError, StorageError
+from ..errors import CorruptStoreError, EnqueueTimeoutError, FSMFailedError, RaftError, StorageError
 from ..futures import ApplyFuture
 from ..log import Log, LogType
 from ..logstore.base import StableStore
@@ -477,7 +477,7 @@ class Judge:
     @_undisturbed
     def answered(self, outcome: Outcome) -> None:
         """I14: a client goes on, with an answer or without."""
-        if outcome.asked_at >= self.calm_since and type(outcome.error) is TimeoutError:
+        if outcome.asked_at >= self.calm_since and type(outcome.error) in (TimeoutError, EnqueueTimeoutError):
             self._broken("I14", f"nothing is wrong, but {outcome.command!r} got no answer: {outcome.error}")
 
     def not_applied(self, command: bytes) -> None:
