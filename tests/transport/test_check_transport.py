@@ -308,6 +308,30 @@ class ServesAfterClose(Broken):
         pass
 
 
+class SendsOtherBytes(Broken):
+    def install_snapshot(self, peer, request, source, timeout, is_over):
+        turned = SimpleNamespace(read=lambda size=-1: source.read(size)[::-1])
+        return super().install_snapshot(peer, request, turned, timeout, is_over)
+
+
+class HidesWhyASnapshotWasRefused(Broken):
+    def install_snapshot(self, peer, request, source, timeout, is_over):
+        try:
+            return super().install_snapshot(peer, request, source, timeout, is_over)
+        except TransportError as error:
+            raise TransportError(f"{peer.address}: failed") from error
+
+
+class SaysASnapshotWasTaken(Broken):
+    def install_snapshot(self, peer, request, source, timeout, is_over):
+        return replace(super().install_snapshot(peer, request, source, timeout, is_over), success=True)
+
+
+class AsksNeverWhetherItIsOver(Broken):
+    def install_snapshot(self, peer, request, source, timeout, is_over):
+        return super().install_snapshot(peer, request, source, timeout, lambda: False)
+
+
 class LeavesAThread(Broken):
     def serve(self, handler):
         super().serve(handler)
@@ -338,6 +362,10 @@ BROKEN = {
     CallsAfterClose: checks.a_closed_transport_says_so,
     ForgetsForEver: checks.a_forgotten_peer_can_be_called_again,
     LeavesAThread: checks.close_ends_every_thread,
+    SendsOtherBytes: checks.a_snapshot_arrives_as_it_was_sent,
+    HidesWhyASnapshotWasRefused: checks.a_snapshot_that_is_refused_says_why,
+    SaysASnapshotWasTaken: checks.a_snapshot_may_be_answered_without_reading_it,
+    AsksNeverWhetherItIsOver: checks.a_snapshot_that_is_over_ends_soon,
     LosesExtensionsOnPipelines: checks.a_pipeline_carries_every_field,
     LosesTheTimeOfAppending: checks.a_pipeline_carries_every_field,
     TakesNoEntriesForAHeartbeat: checks.a_pipeline_carries_every_field,
