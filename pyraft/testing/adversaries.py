@@ -181,6 +181,11 @@ def _has_uncommitted(server: SimServer) -> bool:
     return raft is not None and last > raft.commit_index and _term_at(server, last) == raft.term
 
 
+def _uncommitted(leader: SimServer) -> int:
+    """How many entries on this leader's disk are not committed, as far as it knows."""
+    return leader.disk.last_index - leader.raft.commit_index if leader.raft is not None else 0
+
+
 def _first_uncommitted(leader: SimServer) -> int:
     """The first entry of its own term that a leader has not committed, 0 if there is none."""
     indexes = range(leader.raft.commit_index + 1 if leader.raft else 1, leader.disk.last_index + 1)
@@ -443,7 +448,8 @@ class OldSessionReplies(Adversary):
         peers = rng.sample(_others(cluster, leader), len(servers) - 1)
         friends = peers[: (len(servers) - 1) // 2 - 1]  # with the leader a minority
         term = _term(leader)
-        plot.wait(lambda: leads(leader) and _has_uncommitted(leader), 1.0)
+        many = rng.choice([1, 10, 20])  # more than the next leader will put in their place
+        plot.wait(lambda: leads(leader) and _uncommitted(leader) >= many, 1.5)
         if friends:
             plot.cut_off(leader, *friends)
         held = self._catch_answer(plot, rng, leader, (friends or peers)[0])
@@ -454,10 +460,9 @@ class OldSessionReplies(Adversary):
         plot.hold(lambda task: task is held)
         plot.cut_off(leader, *friends)
         plot.wait(lambda: _leader_after(_others(cluster, leader, *friends), term), 6.0)
-        plot.pause(rng.choice([0.0, 0.05]))
         plot.mend()
-        plot.wait(lambda: not leads(leader), 2.0)
-        plot.pause(rng.choice([0.05, 0.3]))
+        plot.wait(lambda: _last_term(leader) > term, 2.0)
+        plot.pause(rng.choice([0.0, 0.0, 0.1]))
         plot.let_win(leader, servers)
         if plot.wait(lambda: leads(leader, term), 5.0):
             plot.note("leads again", leader.id)

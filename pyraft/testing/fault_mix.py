@@ -110,6 +110,13 @@ PROFILES: dict[str, Profile] = {
         every=(1.0, 3.0),
         lasting=(0.5, 2.0),
     ),
+    "old sessions": Profile(
+        (a.OldSessionReplies, a.OldSessionReplies, a.LateEntries, f.StarveThreads),
+        every=(0.5, 1.0),
+        lasting=(3.0, 8.0),
+        share=0.5,
+        weight=2,
+    ),
     "network": Profile(
         (f.BadNetwork, f.SlowLinks, f.FlappingPartition, a.LateEntries, a.CutNewLeader),
         every=(1.0, 3.0),
