@@ -222,7 +222,7 @@ def draw_scenario(seed: int, servers: int | None = None, seconds: float = 30.0) 
     if not _is_count(seed):
         raise ConfigError(f"seed={seed!r} is not a whole number")
     rng = Random(f"scenario/{seed}")
-    drawn = rng.choice([3, 3, 5])
+    drawn = rng.choice([3, 5])
     timeout = rng.choice([0.1, 0.3, 1.0])
     config = {
         "heartbeat_timeout": timeout,
