@@ -652,8 +652,8 @@ _APPLYING = [
     Mutant(
         "entry-applied-twice",
         "fsm_runner.py",
-        "                logs = self._fsm_log.read(self.applied_index + 1, last, _READ_BYTES)\n",
-        "                logs = self._fsm_log.read(max(self.applied_index, 1), last, _READ_BYTES)\n",
+        "            self._apply(logs, None)\n",
+        "            self._apply(logs, None)\n            self._apply(logs[-1:], None)\n",
         "§5.3: each entry is applied once",
         also=(
             Edit(
