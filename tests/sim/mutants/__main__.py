@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if options.fresh:
         options.state.unlink(missing_ok=True)
-    limit = None if options.minutes is None else options.minutes * 60
+    limit = options.minutes * 60
     runner = Runner(mutants, most_seeds=options.seeds, jobs=options.jobs, state=options.state, limit=limit)
     runner.run()
     return 0 if report(runner) else 1
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="print the catalogue and end")
     parser.add_argument("--seeds", type=int, default=2000, help="most seeds for each (%(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="workers at a time (%(default)s)")
-    parser.add_argument("--minutes", type=float, help="begin nothing new after so many minutes")
+    parser.add_argument("--minutes", type=float, default=115, help="begin nothing new later (%(default)s)")
     parser.add_argument("--state", type=Path, default=DEFAULT_STATE, help="where to go on (%(default)s)")
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier run found")
     return parser
