@@ -10,8 +10,10 @@ from pathlib import Path
 from pyraft.testing import SimCluster, draw_faults
 
 PROGRAM = """
-from tests.sim.test_determinism import digest
+from tests.sim.test_determinism import digest, trace
 print(digest({seed}))
+for event in trace({seed}):
+    print(event)
 """
 
 
@@ -27,8 +29,34 @@ def digest(seed):
     return result
 
 
+def trace(seed):
+    """Everything that happens, each time with the digest of all that was decided before."""
+    from random import Random
+
+    events = []
+    with SimCluster(servers=3, seed=seed, faults=draw_faults(Random(seed))) as cluster:
+        scheduler = cluster.scheduler
+        note = scheduler.note
+
+        def write_down(*event):
+            events.append((scheduler.steps, scheduler.time, scheduler.current.name, scheduler.digest, *event))
+            note(*event)
+
+        scheduler.note = write_down
+        cluster.client(20)
+        cluster.run(3)
+    return events
+
+
 def test_two_runs_in_one_process_are_equal():
     assert digest(11) == digest(11)
+
+
+def test_two_runs_in_one_process_have_the_same_trace():
+    events = trace(11)
+
+    assert len(events) > 50
+    assert list(map(str, trace(11))) == list(map(str, events))  # step by step, to see where they part
 
 
 def test_other_seeds_give_other_runs():
