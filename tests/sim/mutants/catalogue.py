@@ -202,6 +202,11 @@ _ELECTIONS = [
                 "        if response.term == self._term:\n",
                 "        if isinstance(response, RequestPreVoteResponse) == self._is_pre_vote:\n",
             ),
+            Edit(
+                "roles/candidate.py",
+                "                got = node.transport.call(voter, request, node.config.election_timeout)\n",
+                "                got = node.transport.call(voter, request, 10 * node.config.election_timeout)\n",
+            ),
         ),
     ),
     Mutant(
