@@ -393,9 +393,9 @@ _LOGS = [
     ),
     Mutant(
         "rejected-request-never-steps-back",
-        "rules/replication.py",
-        "min(next_index - step, last_log_hint + 1)",
-        "min(next_index, last_log_hint + 1)",
+        "replicator.py",
+        "        return next_index_after_hint(refused, bound.index)\n",
+        "        return min(refused, response.last_log + 1)\n",
         "§5.3: the leader decrements nextIndex and retries",
     ),
     Mutant(
