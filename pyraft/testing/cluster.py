@@ -21,7 +21,7 @@ from math import inf
 from random import Random
 from time import perf_counter
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..config import Config
 from ..configuration import Configuration
@@ -35,7 +35,6 @@ from ..errors import (
 from ..fsm import FSM, BatchingFSM
 from ..log import Log
 from ..raft import Raft, bootstrap_cluster
-from ..snapshots.discard import DiscardSnapshotStore
 from ..state import RaftState
 from .arguments import check_callable, check_cluster, check_command, check_count, check_rate, check_seconds
 from .error_log import ErrorLog
@@ -49,6 +48,7 @@ from .sim_kv import CommandRefused, KvFsm, KvModel
 from .sim_network import SimNetwork, SimTransport
 from .sim_policies import Policy
 from .sim_runtime import Group, Scheduler, SimClock, SimRuntime, SimSignal, SimulationError, one_cpu
+from .sim_snapshots import SimSnapshotStore, SnapshotReader
 
 _SLICE = 0.01  # virtual seconds between two looks at a condition
 _CALM = 3.0  # virtual seconds in which clients go on after the faults have ended
@@ -570,7 +570,9 @@ class SimCluster:
         store = SimStore(server.disk, runtime)
         transport = SimTransport(self.network, runtime, server.address)
         config = replace(self.config, local_id=server.id)
-        bootstrap_cluster(config, store, store, DiscardSnapshotStore(), transport, self.configuration)
+        bootstrap_cluster(
+            config, store, store, SimSnapshotStore(server.disk, runtime), transport, self.configuration
+        )
 
     def _start(self, server: SimServer) -> None:
         """Start a new incarnation on a thread of its own process."""
@@ -593,7 +595,8 @@ class SimCluster:
             transport = SimTransport(self.network, runtime, server.address)
             raft = Raft.__new__(Raft)
             arrival = self.configuration if server.is_empty else None
-            raft._set_up(config, fsm, store, store, DiscardSnapshotStore(), transport, runtime, arrival)
+            snapshots = SimSnapshotStore(server.disk, runtime)
+            raft._set_up(config, fsm, store, store, snapshots, transport, runtime, arrival)
         except RaftError as error:
             server.boot_error = error
             return
@@ -625,6 +628,16 @@ class SimCluster:
                 raise refused
             return result
 
+        own_restore = fsm.restore
+
+        def restore(source: BinaryIO) -> None:
+            runtime.enter()
+            own_restore(source)
+            if isinstance(source, SnapshotReader):
+                self.judge.restored(server, source.meta)
+            runtime.enter()
+
+        fsm.restore = restore  # type: ignore[method-assign]
         if isinstance(fsm, BatchingFSM):
             own_apply_batch = fsm.apply_batch
 

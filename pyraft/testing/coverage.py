@@ -49,6 +49,15 @@ SITUATIONS: dict[str, str] = {
     "big batch": "one message brought more than 50 entries",
     "heartbeat on the fast path": "a heartbeat was answered without the main thread",
     "heartbeat on the main thread": "a heartbeat was answered by the main thread",
+    # snapshots
+    "log compacted": "entries that a snapshot covers were dropped",
+    "log replaced by a snapshot": "a follower's log ended before a leader's snapshot, or contradicted it",
+    "snapshot installed on an empty log": "a server without a log got a snapshot",
+    "snapshot sent": "a leader did not have what a follower lacked, and began to send a snapshot",
+    "stale snapshot ignored": "a snapshot came that said nothing new",
+    "FSM restored": "a state machine began from a snapshot",
+    "crash while a snapshot was stored": "a process died while its disk took a snapshot in",
+    "snapshot damaged": "a bit of the newest snapshot of a server was flipped",
     # disks and crashes
     "crash with a commit in flight": "a process died while its disk wrote",
     "commit in flight landed new": "... and what it wrote was there afterwards",

@@ -33,6 +33,8 @@ KINDS: tuple[type[Fault], ...] = (
     f.SlowDisk,
     f.FailingDisk,
     f.LostDisk,
+    f.DamagedSnapshot,
+    f.AskForSnapshot,
     f.BadClocks,
     f.HeldAfterClockRead,
     f.SlowFsm,
@@ -104,6 +106,11 @@ PROFILES: dict[str, Profile] = {
         (f.SlowDisk, f.FailingDisk, f.LostDisk, f.SlowRestart, a.CrashBeforeAck, f.CrashAll),
         every=(2.0, 5.0),
         lasting=(0.3, 1.0),
+    ),
+    "snapshots": Profile(
+        (f.AskForSnapshot, f.DamagedSnapshot, f.Crash, f.Freeze, f.Partition, f.SlowDisk, f.LostDisk),
+        every=(1.0, 2.0),
+        lasting=(0.3, 1.0, 2.0),
     ),
     "threads": Profile(
         (f.StarveThreads, a.StarveAtQueue, a.OldSessionReplies, a.StopUnderLoad, f.SlowFsm, f.RaisingFsm),

@@ -16,11 +16,12 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
-from ..errors import ConfigError
+from ..errors import ConfigError, RaftError
 from .sim_disk import Sync
 from .sim_kv import CommandRefused
 
 if TYPE_CHECKING:
+    from ..raft import Raft
     from .cluster import SimCluster, SimServer
 
 
@@ -438,6 +439,50 @@ class LostDisk(Fault):
 
     def relent(self, cluster: SimCluster, rng: random.Random) -> None:
         cluster.revive_all()
+
+
+class DamagedSnapshot(Fault):
+    """The newest snapshot of a server cannot be read any more; never on more than one server at a time."""
+
+    name = "damaged snapshot"
+
+    def strike(self, cluster: SimCluster, rng: random.Random) -> None:
+        if len(cluster.servers) < 3:
+            return
+        if any(not cluster.judge.holds_its_past(server) for server in cluster.servers.values()):
+            return
+        server = rng.choice(list(cluster.servers.values()))
+        damaged = server.disk.damage_snapshot()
+        if damaged:
+            cluster.scheduler.note("damaged snapshot", server.id, damaged)
+            cluster.judge.damaged(server.id)
+            cluster.judge.scout.reached("snapshot damaged")
+            cluster.crash(server)
+
+    def relent(self, cluster: SimCluster, rng: random.Random) -> None:
+        cluster.revive_all()
+
+
+class AskForSnapshot(Fault):
+    """Somebody asks a server for a snapshot, at any moment."""
+
+    name = "ask for snapshot"
+
+    def strike(self, cluster: SimCluster, rng: random.Random) -> None:
+        server = any_server(cluster, rng)
+        raft = server.raft
+        if raft is not None and server.is_up and not server.is_frozen:
+            cluster.scheduler.spawn(f"user-{server.id}-snapshot", lambda: _ask(raft), server.group)
+
+    def relent(self, cluster: SimCluster, rng: random.Random) -> None:
+        pass
+
+
+def _ask(raft: Raft) -> None:
+    try:
+        raft.snapshot().result(10.0)
+    except (RaftError, TimeoutError):
+        pass  # nothing new, or the server is stopping
 
 
 # ── clocks and state machines ──

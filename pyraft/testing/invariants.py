@@ -50,19 +50,22 @@ from ..messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
     InstallSnapshotRequest,
+    InstallSnapshotResponse,
     RequestPreVoteRequest,
     RequestPreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
 )
 from ..raft import Raft
-from ..rules.election import Ballot, majority
+from ..rules.election import Ballot
+from ..snapshots.base import SnapshotMeta
 from ..state import BALLOT_KEY, NodeState, RaftState, load_ballot
 from .captured import captured_bytes
 from .future_watch import FutureWatch
+from .log_watch import DiskLog, SnapshotWatch
 from .punctuality import Timekeeper
 from .scout import Scout
-from .sim_disk import Transaction
+from .sim_disk import StoredSnapshot, Transaction
 from .sim_runtime import ServerDownError
 from .vote_watch import VoteWatch
 
@@ -105,8 +108,8 @@ class Seen:
     """What is known of one server, through all its incarnations.
 
     Attributes:
-        logs: the durable log, by index.  Its end identifies all of it, as long as I3 holds.
-        former: the log before the disk was replaced.
+        disk: the durable log and snapshot.  Its end identifies all of it, as long as I3 holds.
+        former: those before the disk was replaced.
         ballot: the durable one.
         acked: (term, index) up to which it has acknowledged entries.
         led_in: the latest term in which it led.
@@ -118,8 +121,8 @@ class Seen:
     """
 
     def __init__(self) -> None:
-        self.logs: list[Log] = [Log()]
-        self.former: list[Log] = []
+        self.disk = DiskLog()
+        self.former = DiskLog()
         self.ballot = Ballot()
         self.acked = (0, 0)
         self.led_in = 0
@@ -138,7 +141,12 @@ class Seen:
 
     def holds(self, index: int, term: int) -> bool:
         """Whether that entry, and so all before it, is on its disk or was on the one before."""
-        return any(index < len(logs) and logs[index].term == term for logs in (self.logs, self.former))
+        return self.disk.holds(index, term) or self.former.holds(index, term)
+
+    @property
+    def logs(self) -> list[Log]:
+        """The durable log, by index, with what a snapshot covers."""
+        return self.disk.logs
 
 
 class _Reign:
@@ -184,6 +192,7 @@ class Judge:
         self.futures = FutureWatch(cluster, self._broken)
         self.timekeeper = Timekeeper(cluster, self._broken)
         self._vote_watch = VoteWatch(self._broken)
+        self._snapshot_watch = SnapshotWatch(self._broken)
 
     @property
     def coverage(self) -> Coverage:
@@ -244,7 +253,7 @@ class Judge:
     @_undisturbed
     def disk_wiped(self, server: str) -> None:
         """Its disk is empty now; what it held still counts as having been on a majority."""
-        former = self.seen(server).logs
+        former = self.seen(server).disk
         self._seen[server] = Seen()
         self._seen[server].former = former
         self.scout.reached("disk wiped")
@@ -276,9 +285,12 @@ class Judge:
             self._broken("I1", f"{first} and {server.id} both lead term {term}")
         elif term in self._reigns:
             self._broken("I1", f"{server.id} was elected in term {term} twice")
-        voters = self._votes.get((term, server.id), {})
-        if len(voters) < majority(len(self._cluster.configuration.voters)):
-            self._broken("I1", f"{server.id} leads term {term}, and only {list(voters)} voted for it")
+        votes = self._votes.get((term, server.id), {})
+        voters = [voter.id for voter in seen.disk.members.voters]
+        if 2 * sum(voter in votes for voter in voters) <= len(voters):
+            self._broken(
+                "I1", f"{server.id} leads term {term}, and of {voters} only {list(votes)} voted for it"
+            )
         last = len(self.committed) - 1
         while last and self._committed_in[last] >= term:
             last -= 1
@@ -294,6 +306,7 @@ class Judge:
     def _commits(self, server: SimServer, seen: Seen, raft: Raft, commit: int) -> None:
         if commit < seen.commit:
             self._broken("I7", f"{server.id} takes its commit index back from {seen.commit} to {commit}")
+        self._may_stand_on_snapshot(seen, commit)
         if commit >= len(seen.logs):
             end = len(seen.logs) - 1
             self._broken("I9", f"{server.id} commits entry {commit}, and its disk ends at {end}")
@@ -318,9 +331,9 @@ class Judge:
                 "I6",
                 f"{server.id} leads term {term} and commits entry {commit} of term {entry.term} by counting",
             )
-        voters = self._cluster.configuration.voters
+        voters = seen.disk.members.voters
         holders = sum(self.seen(voter.id).holds(commit, entry.term) for voter in voters)
-        if holders < majority(len(voters)):
+        if 2 * holders <= len(voters):
             self._broken("I6", f"{server.id} commits entry {commit}, which is on {holders} disks only")
         later = self._reigns[self._last_term]
         if later.term > term and not later.holds(commit, entry.term):
@@ -346,9 +359,12 @@ class Judge:
         """I2, I3, I7, I9: the log and the ballot on a disk have changed."""
         owner, seen = self._cluster.servers[server], self.seen(server)
         if transaction.delete is not None:
-            first, _ = transaction.delete
-            if first < len(seen.logs):
-                self._suffix_dropped(owner, seen, first)
+            first, last = transaction.delete
+            if transaction.logs:  # a conflicting suffix goes in one step with what replaces it
+                if first < len(seen.logs):
+                    self._suffix_dropped(owner, seen, first)
+            else:
+                self._dropped(owner, seen, first, last)
         for log in transaction.logs:
             self._appended(owner, seen, log)
         for key, _ in transaction.values:
@@ -356,8 +372,40 @@ class Judge:
                 self._voted(server, seen, load_ballot(_Values(transaction)))
         if transaction.logs:
             seen.stored_unacked = True
-            everybody = [self.seen(voter.id) for voter in self._cluster.configuration.voters]
+            everybody = [self.seen(voter.id) for voter in seen.disk.members.voters]
             self.scout.stored(seen, everybody, len(self.committed))
+
+    @_undisturbed
+    def snapshot_kept(self, server: str, stored: StoredSnapshot) -> None:
+        """I5, I9: a snapshot is durable."""
+        self._snapshot_watch.kept(server, stored, self.committed)
+        disk = self.seen(server).disk
+        if disk.snapshot is None or disk.snapshot.index < stored.meta.index:
+            disk.snapshot = stored.meta
+
+    def _dropped(self, server: SimServer, seen: Seen, first: int, last: int) -> None:
+        """Entries go and nothing comes: because of a snapshot."""
+        disk, snapshot = seen.disk, seen.disk.snapshot
+        end = len(disk.logs) - 1
+        if snapshot is None or first > disk.first:
+            self._broken("I9", f"{server.id} drops entries {first}..{last} behind no snapshot")
+        elif last <= snapshot.index and disk.holds_itself(snapshot):
+            disk.first = last + 1
+            self.scout.reached("log compacted")
+        elif last < end or disk.holds_itself(snapshot):
+            self._broken(
+                "I9", f"{server.id} drops entries {first}..{last} of ..{end}; its snapshot ends at {snapshot.index}"
+            )
+        else:
+            disk.stand_on(snapshot.index, self.committed)
+            self.scout.reached("log replaced by a snapshot")
+
+    def _may_stand_on_snapshot(self, seen: Seen, commit: int) -> None:
+        """A log that was empty vanishes without a write."""
+        snapshot = seen.disk.snapshot
+        if snapshot is not None and commit >= len(seen.logs) and commit <= snapshot.index:
+            seen.disk.stand_on(snapshot.index, self.committed)
+            self.scout.reached("snapshot installed on an empty log")
 
     def _suffix_dropped(self, server: SimServer, seen: Seen, first: int) -> None:
         self.scout.reached("uncommitted suffix replaced")
@@ -371,7 +419,7 @@ class Judge:
                 "I7",
                 f"{server.id} drops entries from {first} on, and acknowledged {last} in the same term {term}",
             )
-        del seen.logs[first:]
+        seen.disk.cut(first)
 
     def _appended(self, server: SimServer, seen: Seen, log: Log) -> None:
         index, term = log.index, log.term
@@ -392,7 +440,7 @@ class Judge:
         if log.type is LogType.CONFIGURATION:
             self._configured(server, seen, log)
         self._known(server, log, before)
-        seen.logs.append(log)
+        seen.disk.append(log)
         if index < len(self.committed) and self.committed[index].term != term:
             # Not wrong by itself: such a server just cannot win.  Commit checks do the rest.
             self.scout.reached("stale entry stored at a committed index")
@@ -456,6 +504,15 @@ class Judge:
         elif expected.encoded != log.encoded:
             self._broken("I5", f"{server.id} applied {log!r} where {expected!r} is committed")
         self.scout.applying(seen.commit, index)
+
+    @_undisturbed
+    def restored(self, server: SimServer, meta: SnapshotMeta) -> None:
+        """I5: an FSM has the state of a snapshot."""
+        seen = self.seen(server.id)
+        if meta.index <= seen.applied:
+            self._broken("I5", f"{server.id} restores entry {meta.index} after it applied {seen.applied}")
+        seen.applied = meta.index
+        self.scout.reached("FSM restored")
 
     @_undisturbed
     def asked(self, server: SimServer, group: Group, command: bytes, future: ApplyFuture) -> None:
@@ -565,6 +622,11 @@ class Judge:
                 self._broken("I8", f"{server.id} answers in term {response.term}; disk: {seen.ballot}")
             if response.success:
                 self._acknowledged(server, seen, request, response)
+        if isinstance(response, InstallSnapshotResponse) and isinstance(request, InstallSnapshotRequest):
+            self._may_stand_on_snapshot(seen, request.last_log_index)
+            holds = seen.holds(request.last_log_index, request.last_log_term)
+            if response.success and not holds and seen.ballot.term <= request.term:
+                self._broken("I8", f"{server.id} says that it has the snapshot of {request.last_log_index}")
         self.timekeeper.response_sent(server.id, self._at(dst).id, request, response)
 
     def _vote_answered(

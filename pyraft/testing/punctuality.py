@@ -72,9 +72,8 @@ class Timekeeper:
 
     def elected(self, server: str) -> None:
         """A leader gets one lease to reach its peers."""
-        self._answers[server] = {
-            voter.id: self._instant(server) for voter in self._cluster.configuration.voters
-        }
+        voters = self._cluster.judge.seen(server).disk.members.voters
+        self._answers[server] = {voter.id: self._instant(server) for voter in voters}
 
     def gave_up(self, server: SimServer) -> None:
         """The server is about to stop."""

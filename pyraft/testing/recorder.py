@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..messages import AnyRequest, AnyResponse
-from .sim_disk import Transaction
+from .sim_disk import StoredSnapshot, Transaction
 from .sim_runtime import SimulationError
 from .wording import is_idle, message_words, write_words
 
@@ -125,6 +125,10 @@ class Recorder:
     def disk_changed(self, server: str, transaction: Transaction) -> None:
         self._look(server)
         self._add("write", server, self._undisturbed(lambda: write_words(transaction)))
+
+    def snapshot_kept(self, server: str, snapshot: StoredSnapshot) -> None:
+        meta = snapshot.meta
+        self._add("write", server, f"snapshot of entry {meta.index} of term {meta.term}")
 
     def disk_wiped(self, server: str) -> None:
         """Told by a note as well."""

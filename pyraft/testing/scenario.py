@@ -213,6 +213,17 @@ def load_scenario(path: str | Path) -> Scenario:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def _draw_snapshots(rng: Random) -> dict[str, Any]:
+    """How often snapshots are taken, and what they leave of the log; never in a third of all runs."""
+    if rng.random() < 0.33:
+        return {}
+    return {
+        "snapshot_interval": rng.choice([0.1, 0.5, 2.0]),
+        "snapshot_threshold": rng.choice([1, 10, 50]),
+        "trailing_logs": rng.choice([0, 3, 30, 10240]),
+    }
+
+
 def draw_scenario(seed: int, servers: int | None = None, seconds: float = 30.0) -> Scenario:
     """What the seed says: how many servers, their settings, faults, clients and the schedule's policy.
 
@@ -232,6 +243,7 @@ def draw_scenario(seed: int, servers: int | None = None, seconds: float = 30.0) 
         "max_append_entries": rng.choice([4096, 3]),
         "max_inflight_appends": rng.choice([16, 2]),
         "max_proposals": rng.choice([65536, 2]),
+        **_draw_snapshots(Random(f"scenario/{seed}/snapshots")),
     }
     lines = rng.choice([*[0.0] * 7, 0.03])
     clients = [ClientSpec(rate=rng.choice([3.0, 6.0, 20.0]), keys=rng.choice([3, 10]))] * 3

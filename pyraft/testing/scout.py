@@ -23,6 +23,8 @@ from ..messages import (
     AnyResponse,
     AppendEntriesRequest,
     AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
     RequestPreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
@@ -137,6 +139,8 @@ class Scout:
 
     def request_sent(self, src: str, dst: str, seen: Seen, request: AnyRequest) -> None:
         """A server asks."""
+        if isinstance(request, InstallSnapshotRequest):
+            self.reached("snapshot sent")
         if not isinstance(request, AppendEntriesRequest) or request.is_heartbeat:
             return
         link = self._link(src, dst, request.term)
@@ -176,6 +180,10 @@ class Scout:
                 self._vote_refused(seen, request, response)
         elif isinstance(response, RequestPreVoteResponse) and not response.granted:
             self.reached("pre-vote refused")
+        elif isinstance(response, InstallSnapshotResponse):
+            is_stale = isinstance(request, InstallSnapshotRequest) and seen.commit > request.last_log_index
+            if response.success and is_stale:
+                self.reached("stale snapshot ignored")
 
     def _append_answered(
         self,
@@ -229,6 +237,8 @@ class Scout:
         """A process is about to die."""
         if seen.role is RaftState.LEADER:
             self.reached("leader crashed")
+        if server.disk.closing:
+            self.reached("crash while a snapshot was stored")
         if server.disk.in_flight is not None:
             self.reached("crash with a commit in flight")
         elif seen.stored_unacked and seen.role is RaftState.FOLLOWER:

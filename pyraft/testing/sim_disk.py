@@ -14,7 +14,7 @@ import random
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ from ..errors import ConfigError, CorruptStoreError, LogNotFoundError, StorageEr
 from ..log import Log, LogType, decode_log
 from ..logstore.base import LogStore, StableStore
 from ..logstore.records import LARGEST_INDEX
+from ..snapshots.base import SnapshotMeta
 from .sim_runtime import Scheduler, SimRuntime
 
 LARGEST_KEY_BYTES = 510
@@ -48,12 +49,23 @@ class _Content(NamedTuple):
     values: dict[bytes, bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class StoredSnapshot:
+    """A snapshot that is complete.  ``is_damaged``: its checksum does not fit any more."""
+
+    meta: SnapshotMeta
+    data: bytes
+    is_damaged: bool = False
+
+
 class DiskWatcher(Protocol):
     """Sees every change at the moment when it becomes durable."""
 
     def disk_changed(self, server: str, transaction: Transaction) -> None: ...
 
     def disk_wiped(self, server: str) -> None: ...
+
+    def snapshot_kept(self, server: str, snapshot: StoredSnapshot) -> None: ...
 
 
 class Sync(Enum):
@@ -122,6 +134,9 @@ class SimDisk:
             "lost_writes": 0,
             "undone": 0,
         }
+        self.snapshots: list[StoredSnapshot] = []  # newest first
+        self.closing: list[StoredSnapshot] = []
+        self.snapshots_begun = 0
         self._scheduler = scheduler
         self._random: random.Random = scheduler.random(f"disk:{server}")
         self._entries: dict[int, bytes] = {}
@@ -190,6 +205,8 @@ class SimDisk:
 
     def crash(self) -> None:
         """The process dies, or the power goes: the commit in flight has landed, or has not."""
+        for stored in list(self.closing):
+            self.settle_snapshot(stored)
         transaction, self.in_flight = self.in_flight, None
         if transaction is None:
             return
@@ -199,8 +216,33 @@ class SimDisk:
         else:
             self.counts["cut"] += 1
 
+    # -- snapshots -------------------------------------------------------------------------------
+
+    def keep_snapshot(self, stored: StoredSnapshot, retain: int = 2) -> None:
+        """Make ``stored`` durable, now; the oldest ones go."""
+        newest_first = sorted([*self.snapshots, stored], key=lambda s: (s.meta.term, s.meta.index, s.meta.id))
+        self.snapshots = newest_first[::-1][:retain]
+        for watcher in self.watchers:
+            watcher.snapshot_kept(self.server, stored)
+
+    def settle_snapshot(self, stored: StoredSnapshot) -> None:
+        """The closing of ``stored`` was cut off: it is there whole, or not at all."""
+        self.closing.remove(stored)
+        if self._random.random() < 0.5:
+            self.keep_snapshot(stored)
+
+    def damage_snapshot(self) -> str:
+        """Flip a bit in the newest snapshot; return its id, "" if there is none."""
+        if not self.snapshots:
+            return ""
+        newest = self.snapshots[0]
+        self.snapshots[0] = replace(newest, is_damaged=True)
+        self.counts["flips"] += 1
+        return newest.meta.id
+
     def wipe(self) -> None:
         """Lose everything: the disk was replaced."""
+        self.snapshots, self.closing = [], []
         self._entries, self._configurations, self._values = {}, [], {}
         self._first = self._last = 0
         self.in_flight = None

@@ -39,8 +39,8 @@ class VoteWatch:
             self._grown_up(server, seen, committed)
 
     def _grown_up(self, server: str, seen: Seen, committed: list[Log]) -> None:
-        last = min(len(seen.former), len(committed)) - 1
-        while last > 0 and seen.former[last].term != committed[last].term:
+        last = min(len(seen.former.logs), len(committed)) - 1
+        while last > 0 and seen.former.logs[last].term != committed[last].term:
             last -= 1
         if last > 0 and (last >= len(seen.logs) or seen.logs[last].term != committed[last].term):
             self._broken(

@@ -1,0 +1,97 @@
+"""What is known of one server's disk: its log, also where a snapshot stands for it, and its members.
+
+The log is kept whole here even where the server has dropped a prefix: what a snapshot covers
+is committed, and so known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+
+from ..configuration import Configuration, decode_configuration
+from ..log import Log, LogType
+from ..snapshots.base import SnapshotMeta
+from .sim_disk import StoredSnapshot
+
+
+class DiskLog:
+    """One server's durable log.
+
+    Attributes:
+        logs: by index, from a dummy at 0 on, with what a snapshot covers.
+        first: of the oldest entry that is really on the disk.
+        snapshot: the newest durable one.
+    """
+
+    def __init__(self) -> None:
+        self.logs: list[Log] = [Log()]
+        self.first = 1
+        self.snapshot: SnapshotMeta | None = None
+        self._members: list[tuple[int, Configuration]] = [(0, Configuration())]
+
+    @property
+    def members(self) -> Configuration:
+        """The configuration in force: the latest in the log."""
+        return self._members[-1][1]
+
+    def append(self, log: Log) -> None:
+        self.logs.append(log)
+        if log.type is LogType.CONFIGURATION:
+            self._members.append((log.index, decode_configuration(log.data)))
+
+    def cut(self, first: int) -> None:
+        """Drop the entries from ``first`` on."""
+        del self.logs[first:]
+        while self._members[-1][0] >= first:
+            self._members.pop()
+
+    def stand_on(self, index: int, committed: list[Log]) -> None:
+        """Nothing is left but a snapshot that ends at ``index``."""
+        common = min(index, len(self.logs) - 1)
+        while common and self.logs[common].term != committed[common].term:
+            common -= 1
+        self.cut(common + 1)
+        for log in committed[common + 1 : index + 1]:
+            self.append(log)
+        self.first = index + 1
+
+    def holds_itself(self, snapshot: SnapshotMeta) -> bool:
+        """Whether the log reaches to the snapshot's end and agrees with it there."""
+        return snapshot.index < len(self.logs) and self.logs[snapshot.index].term == snapshot.term
+
+    def holds(self, index: int, term: int) -> bool:
+        """Whether that entry is on the disk, or covered by a snapshot there."""
+        if index < len(self.logs) and self.logs[index].term == term:
+            return True
+        return self.snapshot is not None and index <= self.snapshot.index
+
+
+class SnapshotWatch:
+    """Snapshots of one index are equal, and of committed entries only."""
+
+    def __init__(self, broken: Callable[[str, str], None]) -> None:
+        """``broken`` is told of every promise that does not hold."""
+        self._broken = broken
+        self._states: dict[int, bytes] = {}
+
+    def kept(self, server: str, stored: StoredSnapshot, committed: list[Log]) -> None:
+        """I5, I9: a snapshot is durable."""
+        meta = stored.meta
+        if meta.index >= len(committed) or committed[meta.index].term != meta.term:
+            self._broken("I9", f"{server} keeps a snapshot of entry {meta.index}, which is not committed")
+            return
+        state = blake2b(stored.data, digest_size=8).digest()
+        if self._states.setdefault(meta.index, state) != state:
+            self._broken("I5", f"{server} keeps another state of entry {meta.index} than somebody did before")
+        expected = Configuration(), 0
+        for log in reversed(committed[: meta.index + 1]):
+            if log.type is LogType.CONFIGURATION:
+                expected = decode_configuration(log.data), log.index
+                break
+        if (meta.configuration, meta.configuration_index) != expected:
+            self._broken(
+                "I10",
+                f"{server} keeps a snapshot of entry {meta.index} with configuration {meta.configuration_index}, and "
+                f"{expected[1]} was in force",
+            )
