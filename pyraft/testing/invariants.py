@@ -387,14 +387,17 @@ class Judge:
         """Entries go and nothing comes: because of a snapshot."""
         disk, snapshot = seen.disk, seen.disk.snapshot
         end = len(disk.logs) - 1
-        if snapshot is None or first > disk.first:
+        if first > disk.first and first <= end:
+            self._suffix_dropped(server, seen, first)
+        elif snapshot is None:
             self._broken("I9", f"{server.id} drops entries {first}..{last} behind no snapshot")
         elif last <= snapshot.index and disk.holds_itself(snapshot):
             disk.first = last + 1
             self.scout.reached("log compacted")
         elif last < end or disk.holds_itself(snapshot):
             self._broken(
-                "I9", f"{server.id} drops entries {first}..{last} of ..{end}; its snapshot ends at {snapshot.index}"
+                "I9",
+                f"{server.id} drops entries {first}..{last} of ..{end}; its snapshot ends at {snapshot.index}",
             )
         else:
             disk.stand_on(snapshot.index, self.committed)

@@ -7,9 +7,11 @@ is committed, and so known.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import blake2b
 
 from ..configuration import Configuration, decode_configuration
+from ..errors import CorruptStoreError
 from ..log import Log, LogType
 from ..snapshots.base import SnapshotMeta
 from .sim_disk import StoredSnapshot
@@ -38,7 +40,8 @@ class DiskLog:
     def append(self, log: Log) -> None:
         self.logs.append(log)
         if log.type is LogType.CONFIGURATION:
-            self._members.append((log.index, decode_configuration(log.data)))
+            with suppress(CorruptStoreError):  # the server is to complain about that
+                self._members.append((log.index, decode_configuration(log.data)))
 
     def cut(self, first: int) -> None:
         """Drop the entries from ``first`` on."""
