@@ -126,11 +126,12 @@ class StandingRequest:
 
 @dataclass(frozen=True, slots=True)
 class StandingResponse:
-    """The term and the last log index that the answering server has on disk."""
+    """The term, the last log index and the latest configuration that the answering server has on disk."""
 
     header: RpcHeader
     term: int
     last_log: int
+    configuration: Configuration = Configuration()
 
 
 @dataclass(frozen=True, slots=True)

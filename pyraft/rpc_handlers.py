@@ -162,7 +162,8 @@ def on_request_pre_vote(node: NodeContext, request: RequestPreVoteRequest) -> Re
 
 def on_standing(node: NodeContext) -> StandingResponse:
     """Tell a server with an empty disk what we have on ours."""
-    return StandingResponse(node.header, node.state.ballot.term, node.state.log.last.index)
+    state = node.state
+    return StandingResponse(node.header, state.ballot.term, state.log.last.index, state.configuration)
 
 
 def answer_heartbeat(node: NodeContext, request: AppendEntriesRequest) -> AppendEntriesResponse | None:

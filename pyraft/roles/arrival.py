@@ -30,7 +30,7 @@ from ..messages import (
     StandingResponse,
 )
 from ..rpc_handlers import on_standing
-from ..rules.membership import Standing, ballot_on_arrival, others_to_hear
+from ..rules.membership import Standing, ballot_on_arrival, voters_to_hear
 from ..rules.timing import back_off
 from ..runtime import Signal
 from ..state import RaftState
@@ -47,7 +47,7 @@ class Arrival:
     def __init__(self, node: NodeContext, configuration: Configuration) -> None:
         self._node = node
         self._configuration = configuration
-        self._voters = {server.id for server in configuration.voters} | {node.id}
+        self._asked: set[tuple[str, str]] = set()  # (id, address)
         self._heard: dict[str, Standing] = {}
         self._errors: dict[str, str] = {}  # why those that were not heard did not answer, by the latest try
         self._over: list[Signal] = []
@@ -56,9 +56,6 @@ class Arrival:
         """Serve events until it is known how to begin."""
         node = self._node
         node.enter(RaftState.FOLLOWER)
-        for server in self._configuration.servers:
-            if server.id != node.id:
-                self._ask(server)
         try:
             return self._wait_for_answers()
         finally:
@@ -67,15 +64,13 @@ class Arrival:
 
     def _wait_for_answers(self) -> Next:
         node = self._node
-        needed = others_to_hear(len(self._voters))
         say_so_at = node.runtime.now() + 1.0
-        # Only voters count: a majority that this server was part of has no other members.
-        while len(self._voters & self._heard.keys()) < needed:
+        while self._missing():
             event = node.take(say_so_at)
             match event:
                 case None:
                     say_so_at = node.runtime.now() + _SAY_SO_EVERY
-                    self._say_who_is_missing(needed)
+                    self._say_who_is_missing()
                 case StandingHeard():
                     self._heard[event.peer] = event.standing
                 case IncomingRpc(request=StandingRequest()):
@@ -156,15 +151,26 @@ class Arrival:
             raise TransportError(
                 f"{answer.header.id or 'a nameless server'} answers at {server.address}, where {server.id} should be"
             )
-        return Standing(answer.term, answer.last_log if isinstance(answer, StandingResponse) else None)
+        if isinstance(answer, StandingResponse):
+            return Standing(answer.term, answer.last_log, answer.configuration)
+        return Standing(answer.term, None)
 
-    def _say_who_is_missing(self, needed: int) -> None:
-        heard = self._voters & self._heard.keys()
-        silent = sorted(self._voters - heard - {self._node.id})
+    def _missing(self) -> list[str]:
+        """Who must still be heard; asks those of whom this server has not known before."""
+        where = voters_to_hear(self._node.id, self._configuration, self._heard.values())
+        for id in sorted(where):
+            for address in sorted(where[id]):
+                if (id, address) not in self._asked:
+                    self._asked.add((id, address))
+                    self._ask(Server(id, address))
+        return sorted(where.keys() - self._heard.keys())
+
+    def _say_who_is_missing(self) -> None:
+        silent = self._missing()
         self._node.log.warning(
             "waiting to hear from %d more of %s: the disk is empty, and only they know whether the cluster "
             "exists already (%s)",
-            needed - len(heard),
+            len(silent),
             ", ".join(silent),
             "; ".join(self._errors[id] for id in silent if id in self._errors) or "no answer yet",
         )

@@ -5,7 +5,7 @@ Source: dissertation §4.1 (a configuration is used as soon as it is in the log)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..configuration import Configuration
@@ -63,25 +63,32 @@ class Standing:
 
     term: int
     last_log: int | None
+    configuration: Configuration = Configuration()
+    """The latest in its log; empty if it cannot say."""
 
 
 UNKNOWN_TARGET = 2**62
 """The target of a newborn that does not know how long the others' logs are."""
 
 
-def others_to_hear(voters: int) -> int:
-    """How many *other* voters a server with an empty disk must hear before it acts: all of them.
+def voters_to_hear(own_id: str, listed: Configuration, heard: Collection[Standing]) -> dict[str, set[str]]:
+    """Which servers one with an empty disk must hear before it acts, and where: *all* other voters.
 
     Hearing one member of each majority is not enough.  A promise made in a former life (a
     vote, an acknowledgement) may be part of a majority that becomes complete only later, and
     then only the server that the promise was made to knows of it: a candidate that still
     waits for one more vote, a leader that still counts a copy that is gone.  So that server
-    must be among those heard, and it can be any of them.
+    must be among those heard, and it can be any voter: of the list that this server was
+    started with, and of every configuration that those heard so far have in their logs.
 
-    Args:
-        voters: how many there are, this server included.
+    Returns addresses by id.
     """
-    return voters - 1
+    where: dict[str, set[str]] = {}
+    for configuration in (listed, *(standing.configuration for standing in heard)):
+        for voter in configuration.voters:
+            if voter.id != own_id:
+                where.setdefault(voter.id, set()).add(voter.address)
+    return where
 
 
 def ballot_on_arrival(own: Ballot, own_id: str, heard: Mapping[str, Standing]) -> tuple[Ballot, bool]:

@@ -199,14 +199,16 @@ class StandingRequest(_message.Message):
     def __init__(self, rpc_header: _Optional[_Union[RPCHeader, _Mapping]] = ...) -> None: ...
 
 class StandingResponse(_message.Message):
-    __slots__ = ("rpc_header", "term", "last_log")
+    __slots__ = ("rpc_header", "term", "last_log", "configuration")
     RPC_HEADER_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     LAST_LOG_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
     rpc_header: RPCHeader
     term: int
     last_log: int
-    def __init__(self, rpc_header: _Optional[_Union[RPCHeader, _Mapping]] = ..., term: _Optional[int] = ..., last_log: _Optional[int] = ...) -> None: ...
+    configuration: bytes
+    def __init__(self, rpc_header: _Optional[_Union[RPCHeader, _Mapping]] = ..., term: _Optional[int] = ..., last_log: _Optional[int] = ..., configuration: _Optional[bytes] = ...) -> None: ...
 
 class ReadIndexRequest(_message.Message):
     __slots__ = ("rpc_header",)

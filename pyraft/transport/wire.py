@@ -18,7 +18,13 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from ..configuration import decode_configuration, decode_peers, encode_configuration, encode_peers
+from ..configuration import (
+    Configuration,
+    decode_configuration,
+    decode_peers,
+    encode_configuration,
+    encode_peers,
+)
 from ..errors import CorruptStoreError, TransportError
 from ..log import Log, LogType, uvarint
 from ..messages import (
@@ -275,13 +281,22 @@ def _decode_standing_request(data: bytes) -> StandingRequest:
 
 def _encode_standing_response(response: StandingResponse) -> bytes:
     return pb.StandingResponse(
-        rpc_header=_header_message(response.header), term=response.term, last_log=response.last_log
+        rpc_header=_header_message(response.header),
+        term=response.term,
+        last_log=response.last_log,
+        configuration=encode_configuration(response.configuration),
     ).SerializeToString()
 
 
 def _decode_standing_response(data: bytes) -> StandingResponse:
     message = _parse(pb.StandingResponse, data)
-    return StandingResponse(_header_of(message), message.term, message.last_log)
+    configuration = Configuration()
+    if message.configuration:
+        try:
+            configuration = decode_configuration(message.configuration)
+        except CorruptStoreError as error:
+            raise TransportError(f"a configuration that cannot be read: {error}") from error
+    return StandingResponse(_header_of(message), message.term, message.last_log, configuration)
 
 
 def _decode_read_index_request(data: bytes) -> ReadIndexRequest:

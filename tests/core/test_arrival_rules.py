@@ -1,21 +1,42 @@
 """A server with an empty disk: whom it must hear, how it begins, and when it has grown up."""
 
-from itertools import combinations
-
 import pytest
 
+from pyraft.configuration import Configuration, Server, Suffrage
 from pyraft.rules.election import Ballot, Newborn
-from pyraft.rules.membership import UNKNOWN_TARGET, Standing, ballot_on_arrival, is_grown_up, others_to_hear
+from pyraft.rules.membership import UNKNOWN_TARGET, Standing, ballot_on_arrival, is_grown_up, voters_to_hear
 
 SIZES = range(1, 8)
 
 
+def members(*ids, at=""):
+    return Configuration.of_voters({id: f"{id}{at}" for id in ids})
+
+
 @pytest.mark.parametrize("n", SIZES)
 def test_whoever_a_promise_was_made_to_is_among_those_heard(n):
-    others = set(range(1, n))  # it is server 0
+    others = {f"s{number}" for number in range(1, n)}
 
-    for heard in combinations(others, others_to_hear(n)):
-        assert set(heard) == others
+    assert voters_to_hear("s0", members("s0", *others), []).keys() == others
+
+
+def test_voters_that_joined_later_are_heard_too_as_soon_as_anybody_tells_of_them():
+    listed = members("s1", "s2", "s3")
+    told = Standing(4, 90, members("s1", "s2", "s3", "s4"))
+
+    assert voters_to_hear("s1", listed, [Standing(4, 80, listed), told]).keys() == {"s2", "s3", "s4"}
+
+
+def test_a_voter_that_moved_is_looked_for_at_both_addresses():
+    told = Standing(4, 90, members("s1", "s2", at="-new"))
+
+    assert voters_to_hear("s1", members("s1", "s2"), [told]) == {"s2": {"s2", "s2-new"}}
+
+
+def test_nonvoters_promise_nothing_and_need_not_be_heard():
+    told = Standing(4, 90, Configuration((Server("s9", "s9", Suffrage.NONVOTER),)))
+
+    assert voters_to_hear("s1", members("s1", "s2"), [told]).keys() == {"s2"}
 
 
 def test_hearing_one_member_of_every_majority_would_not_be_enough():

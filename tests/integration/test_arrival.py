@@ -605,3 +605,21 @@ def test_a_wiped_server_waits_for_the_one_that_alone_knows_of_its_promise(tmp_pa
         cluster.check_nothing_lost()
         eventually(lambda: not is_newborn(victim), "it votes again")
         cluster.check_one_leader_per_term()
+
+
+def test_a_wiped_server_also_hears_voters_that_joined_after_the_bootstrap(tmp_path, caplog):
+    with Cluster(root=tmp_path, settings=config(0.5)) as cluster:
+        cluster.start().write(3)
+        new = cluster.join("n4")
+        cluster.change(lambda raft: raft.add_voter("n4", new.address, timeout=PATIENCE))
+        cluster.write(1)
+        victim = next(id for id in ("n1", "n2", "n3") if cluster.members[id].raft.state.value != "Leader")
+        cluster.stop(victim)
+        cluster.wipe(victim)
+        cluster.stop("n4")  # it may know of a promise that nobody else knows of
+
+        cluster.start(victim)
+        eventually(lambda: "waiting to hear from 1 more of n4" in caplog.text, "it says whom it misses")
+        cluster.start("n4")
+
+        cluster.check_nothing_lost()
