@@ -31,7 +31,7 @@ from pyraft.raft import bootstrap_cluster
 from pyraft.rules.election import Ballot
 from pyraft.rules.membership import Configurations
 from pyraft.runtime import NotifyChannel, ThreadRuntime
-from pyraft.snapshots import DiscardSnapshotStore
+from pyraft.snapshots import DiscardSnapshotStore, SnapshotStore
 from pyraft.state import NodeState, encode_ballot
 from pyraft.transport import InmemNetwork, InmemTransport
 from pyraft.transport.base import IncomingRpc
@@ -301,23 +301,25 @@ def stage(
     store: InmemStore | None = None,
     fsm: FSM | None = None,
     votes: bool = True,
+    snapshots: SnapshotStore | None = None,
     **settings: object,
 ):
     """Run ``s1`` with scripted peers; everything is stopped at the end."""
     network = InmemNetwork()
     store = InmemStore() if store is None else store
     fsm = RecordingFSM() if fsm is None else fsm
+    snapshots = DiscardSnapshotStore() if snapshots is None else snapshots
     # Long, so that a busy machine does not depose anybody; make_it_lead() waits for none of it.
     defaults = dict(heartbeat_timeout=5.0, election_timeout=5.0, leader_lease_timeout=5.0)
     config = Config(local_id="s1", **{**defaults, **settings})
     transport = InmemTransport(network, "s1")
     if not store.last_index():
-        bootstrap_cluster(config, store, store, DiscardSnapshotStore(), transport, voters("s1", *peers))
+        bootstrap_cluster(config, store, store, snapshots, transport, voters("s1", *peers))
     scripted = {name: ScriptedPeer(network, name) for name in peers}
     for peer in scripted.values():
         peer.votes = votes
     with ExitStack() as stack:
-        raft = Raft(config, fsm, store, store, DiscardSnapshotStore(), transport)
+        raft = Raft(config, fsm, store, store, snapshots, transport)
         stack.callback(lambda: raft.shutdown(timeout=5).exception(PATIENCE))
         raft.start()
         yield Stage(network, raft, fsm, store, scripted)
