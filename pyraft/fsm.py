@@ -56,7 +56,8 @@ class FSM(ABC):
 
     @abstractmethod
     def restore(self, source: BinaryIO) -> None:
-        """Replace the whole state by the snapshot that ``source`` reads.
+        """Replace the whole state by the snapshot that ``source`` reads.  Read it from front to end: it need not have
+        ``seek``.
 
         Called on the FSM thread, never together with ``apply``.
         """

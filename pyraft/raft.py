@@ -356,8 +356,8 @@ class Raft:
                 EnqueueTimeoutError, and nothing has changed).
 
         Returns a future that resolves once the change is committed.  It fails with ConfigError
-        if the change is illegal, NotLeaderError, LeadershipLostError (it may still happen) or
-        LeadershipTransferInProgressError.
+        if the change is illegal, NotLeaderError, or LeadershipLostError (it may still happen).
+        While leadership is being handed over it waits.
 
         Source: dissertation §4.1, §4.2.1.
         """

@@ -39,9 +39,12 @@ def recover_cluster(
 ) -> None:
     """Make ``configuration`` the members of the cluster, as far as this server's stores go.
 
-    Stop every server that is left, do this on each of them with the same configuration, and
-    start them again.  The whole log is applied to ``fsm`` and becomes a snapshot, which holds
-    the new configuration.  ``fsm`` is used up by this: pass another one to Raft.
+    Stop every server that is left, do this on the one whose log goes furthest, with itself as
+    the only voter, start it, and add the others with empty stores.  (On several it is right only
+    if their logs end at the same entry: each makes its own end of the log final.)
+
+    The whole log is applied to ``fsm`` and becomes a snapshot, which holds the new
+    configuration.  ``fsm`` is used up by this: pass another one to Raft.
 
     Raises:
         ConfigError: the configuration is invalid; the stores are empty, or in use.
