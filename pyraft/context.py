@@ -101,6 +101,7 @@ class NodeContext:
                 return event
             elif isinstance(event, SnapshotTaken):
                 self._snapshot_taken(event.meta)
+                event.finish()
             elif isinstance(event, CompactFurther):
                 self._compacting = False
                 self.compact()

@@ -115,9 +115,13 @@ class PeerHeard:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotTaken:
-    """A snapshot of our own is durable: the entries that it covers are not needed any more."""
+    """A snapshot of our own is durable: the entries that it covers are not needed any more.
+
+    ``finish`` tells those who asked for it, once that has been noted.
+    """
 
     meta: SnapshotMeta
+    finish: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)

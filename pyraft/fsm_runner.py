@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any, BinaryIO, NamedTuple
 
 from .configuration import Configuration, decode_configuration
@@ -19,9 +18,9 @@ from .errors import (
     LogNotFoundError,
     NodeFailedError,
     NothingNewToSnapshotError,
+    OutcomeUnknownError,
     RaftError,
     RaftShutdownError,
-    ReadTimeoutError,
     SnapshotFailedError,
 )
 from .fsm import FSM, BatchingFSM, ConfigurationStore, FSMSnapshot
@@ -59,10 +58,10 @@ class _LookUp:
 
 
 class _ReadAt(NamedTuple):
-    """Reads that may go on once everything up to ``target`` is applied; each with its deadline."""
+    """Reads that may go on once everything up to ``target`` is applied."""
 
     target: int
-    reads: Sequence[tuple[RaftFuture[int], float]]
+    futures: Sequence[RaftFuture[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,6 @@ class FsmRunner:
         self._fsm = fsm
         self._fsm_log = log
         self._on_progress = on_progress
-        self._runtime = runtime
         self._reads: list[_ReadAt] = []
         self._batch: _Committed | None = None  # what is being applied, for whoever takes over
 
@@ -157,9 +155,9 @@ class FsmRunner:
         self._look_up = _LookUp(index)
         self._inbox.put(self._look_up)
 
-    def read_at(self, index: int, reads: Sequence[tuple[RaftFuture[int], float]]) -> None:
-        """Finish the futures with ``index`` once that is applied, unless their deadlines come first."""
-        self._inbox.put(_ReadAt(index, reads))
+    def read_at(self, index: int, futures: Sequence[RaftFuture[int]]) -> None:
+        """Finish ``futures`` with ``index`` once that is applied, unless somebody does earlier."""
+        self._inbox.put(_ReadAt(index, futures))
 
     def capture(self, newer_than: int, answer: Callable[[Captured | RaftError], None]) -> None:
         """Let ``answer`` be called with the FSM's state if it is past ``newer_than``.
@@ -184,6 +182,7 @@ class FsmRunner:
 
     def abandon(self) -> None:
         """Take over from a thread that is stuck in user code: fail every future it still has."""
+        self.stopping = True
         self._inbox.close(self._dispose)
         self._dispose(self._batch)
         for read in list(self._reads):
@@ -200,7 +199,7 @@ class FsmRunner:
         """
         try:
             while not self.stopping:
-                event = self._inbox.take(self._next_read_deadline())
+                event = self._inbox.take()
                 if isinstance(event, _Committed):
                     self._take_batch(event)
                 elif isinstance(event, _ReadAt):
@@ -231,30 +230,15 @@ class FsmRunner:
 
     # reads
 
-    def _next_read_deadline(self) -> float | None:
-        soonest = min((deadline for read in self._reads for _, deadline in read.reads), default=inf)
-        return None if soonest == inf else soonest
-
     def _finish_reads(self) -> None:
-        """Finish the reads whose index is applied, and those whose time is up."""
-        now, waiting = self._runtime.now(), self._reads
-        self._reads = []
-        for index, reads in waiting:
-            if index <= self.applied_index:
-                for future, _ in reads:
-                    future.try_set_result(index)
+        """Finish the reads whose index is applied."""
+        waiting, self._reads = self._reads, []
+        for read in waiting:
+            if read.target > self.applied_index:
+                self._reads.append(read)
                 continue
-            for future, deadline in reads:
-                if deadline <= now:
-                    future.try_set_exception(
-                        ReadTimeoutError(
-                            f"the FSM has applied {self.applied_index} and not {index}, the confirmed read index: "
-                            f"this server is behind; wait longer, or read elsewhere"
-                        )
-                    )
-            left = [read for read in reads if read[1] > now]
-            if left:
-                self._reads.append(_ReadAt(index, left))
+            for future in read.futures:
+                future.try_set_result(read.target)
 
     # the log
 
@@ -263,7 +247,7 @@ class FsmRunner:
         if isinstance(event, _Capture):
             event.answer(RaftShutdownError())
         if isinstance(event, _ReadAt):
-            self._fail_futures([future for future, _ in event.reads], RaftShutdownError)
+            self._fail_futures(list(event.futures), RaftShutdownError)
         if not isinstance(event, _Committed) or event.futures is None:
             return
         failure = self.failure
@@ -280,12 +264,21 @@ class FsmRunner:
         if batch.logs[0].index > self.applied_index + 1:
             self._catch_up(batch.logs[0].index - 1)
         if self._waits_for_snapshot(batch.logs[0].index):
-            self._dispose(batch)  # of an earlier leadership; the snapshot contains them
+            self._fail_replaced(batch)
             self._batch = None
         elif not self.stopping:
             self._apply(batch.logs, batch.futures)
             if self.applied_index >= batch.logs[-1].index:
                 self._batch = None
+
+    def _fail_replaced(self, batch: _Committed) -> None:
+        """Their effect comes with a snapshot; what the FSM would have answered nobody knows."""
+        text = (
+            "the command was committed, and its effect has come to this server with a snapshot of another leader: what "
+            "the state machine answered is not known here. Read the state"
+        )
+        futures = [f for f in batch.futures or () if f is not None and not f.done()]
+        self._fail_futures(futures, lambda: OutcomeUnknownError(text))
 
     def _catch_up(self, last: int) -> None:
         while self.applied_index < last and not self.stopping:
@@ -451,8 +444,8 @@ class FsmRunner:
 
     def _restore(self, event: _Restore) -> None:
         meta = event.meta
-        if meta.index <= self.applied_index:
-            return
+        if meta.index <= self.applied_index or meta.index < self._fsm_log.snapshot.index:
+            return  # a later one waits behind it, and this one may not be kept any more
         self.calling = "restore"
         try:
             with event.open() as source:

@@ -23,6 +23,7 @@ from .events import (
     NodeFailed,
     ProposalsWaiting,
     ReadIndexAsked,
+    SnapshotTaken,
     StopRequested,
 )
 from .fsm import FSM
@@ -35,7 +36,7 @@ from .notifier import Notifier
 from .proposals import ProposalQueue
 from .reads import Reader
 from .recovery import refuse_used
-from .restoring import restore_newest
+from .restoring import check_reaches, restore_newest
 from .roles.arrival import Arrival
 from .roles.base import Next, Role, RoleName
 from .roles.candidate import Candidate
@@ -96,6 +97,7 @@ class Node:
         refuse_used(log_store, stable_store)
         restored = restore_newest(snapshot_store, fsm, config.local_id)
         state = NodeState(config.local_id, log_store, stable_store, restored)
+        check_reaches(snapshot_store, state.log.last.index)
         notifier = Notifier(runtime, config.local_id)
         self.context = NodeContext(
             config=config,
@@ -126,6 +128,7 @@ class Node:
         self._main: Task | None = None
         self._fsm_task: Task | None = None
         self._notify_task: Task | None = None
+        self._snap_task: Task | None = None
         self._grace: float | None = None
         self._drain = False
         self._stopped = False
@@ -157,7 +160,7 @@ class Node:
         )
         self._fsm_task = self._runtime.spawn(f"{name}-fsm", self._guarded("fsm", context.fsm.run))
         self._tasks.append(self._runtime.spawn(f"{name}-read", self._guarded("read", self.reader.run)))
-        self._tasks.append(self._runtime.spawn(f"{name}-snap", self._guarded("snap", self.snapshotter.run)))
+        self._snap_task = self._runtime.spawn(f"{name}-snap", self._guarded("snap", self.snapshotter.run))
         self._main = self._runtime.spawn(f"{name}-main", self._run)
         try:
             context.transport.serve(self)
@@ -342,6 +345,12 @@ class Node:
         ):
             stuck = _describe_stuck(self._fsm_task, f"FSM.{context.fsm.calling or 'apply'}", grace)
             context.fsm.abandon()
+        assert self._snap_task is not None
+        if not self._snap_task.join(max(deadline - runtime.now(), 0)) and (
+            self.snapshotter.is_writing or not self._snap_task.join(_OWN_CODE_SECONDS)
+        ):
+            stuck = stuck or _describe_stuck(self._snap_task, "FSMSnapshot.persist", grace)
+            self.snapshotter.abandon()
         context.notifier.stop()
         if not self._notify_task.join(max(deadline - runtime.now(), 0.1)):
             stuck = stuck or _describe_stuck(self._notify_task, "a future's callback", grace)
@@ -383,5 +392,7 @@ def _dispose(event: Any, notifier: Notifier, refused: Callable[[], RaftError]) -
         notifier.fail([event.future], refused)
     elif isinstance(event, ReadIndexAsked):
         event.answer(refused())
+    elif isinstance(event, SnapshotTaken):
+        event.finish()  # it is durable, whoever notes it
     elif isinstance(event, IncomingRpc):
         event.respond(TransportError("raft is already shutdown"))

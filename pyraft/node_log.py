@@ -138,13 +138,13 @@ class NodeLog:
             raise StorageError(f"the log store could not read entry {first}: {error}") from error
 
     def stored_commit_index(self) -> int:
-        """What was known to be committed when entries were last stored; at most the log's end.
+        """What was known to be committed when entries were last stored.
 
         Raises:
             StorageError: the store cannot be read.
         """
         try:
-            return min(self._store.get_commit_index(), self.last.index)
+            return self._store.get_commit_index()
         except NodeFailedError:
             raise
         except Exception as error:

@@ -645,6 +645,8 @@ class Raft:
             raise ConfigError(
                 f"{settings!r} is not a ReloadableConfig: use for example replace(raft.reloadable_config(), ...)"
             )
+        if self._state.role is RaftState.SHUTDOWN:
+            raise self._shut_down()
         with self._lock:
             self._config = settings.apply_to(self._config)
             self._node.reload(self._config)

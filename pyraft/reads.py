@@ -25,6 +25,10 @@ _PAUSE = 0.02
 """Seconds between two tries while nobody leads."""
 
 
+_UNCONFIRMED = "no leader confirmed a read index; is there one, and can it reach a majority?"
+_BEHIND = "the read index is confirmed, and the FSM has not applied it yet; wait longer, or read elsewhere"
+
+
 class _Read(NamedTuple):
     future: RaftFuture[int]
     deadline: float
@@ -46,6 +50,7 @@ class Reader:
         self._node = node
         self._inbox: Inbox = node.runtime.inbox(f"{node.id}-read")
         self._waiting: list[_Read] = []
+        self._confirmed: list[_Read] = []  # the FSM has still to get there
         self._stopping = False
 
     # -- any thread ----------------------------------------------------------------------------
@@ -64,7 +69,8 @@ class Reader:
         """The thread's life."""
         try:
             while not self._stopping:
-                self._take(None if not self._waiting else self._node.runtime.now() + _PAUSE)
+                self._take(self._wake_at())
+                self._confirmed = self._expire([r for r in self._confirmed if not r.future.done()], _BEHIND)
                 if self._waiting and not self._stopping:
                     self._round()
         finally:
@@ -72,6 +78,12 @@ class Reader:
             self._inbox.close(self._dispose)
             for read in waiting:
                 self._dispose(read)
+
+    def _wake_at(self) -> float | None:
+        if self._waiting:
+            return self._node.runtime.now() + _PAUSE
+        soonest = min((read.deadline for read in self._confirmed), default=inf)
+        return None if soonest == inf else soonest
 
     def _take(self, until: float | None) -> _Answer | None:
         """Take in what has come, waiting for it at most ``until``; return an answer if there is one."""
@@ -89,15 +101,16 @@ class Reader:
 
     def _round(self) -> None:
         """One question to the leader for all that wait; they go on waiting if it fails."""
-        reads, self._waiting = self._expire(self._waiting), []
+        reads, self._waiting = self._expire(self._waiting, _UNCONFIRMED), []
         if not reads:
             return
         try:
-            result: int | RaftError = self._ask_leader()
+            result: int | RaftError = self._ask_leader(min(read.deadline for read in reads))
         except RaftError as error:
             result = error
         if isinstance(result, int):
-            self._node.fsm.read_at(result, [(read.future, read.deadline) for read in reads])
+            self._node.fsm.read_at(result, [read.future for read in reads])
+            self._confirmed += [read for read in reads if read.deadline < inf]
         elif isinstance(result, UnsupportedProtocolError):
             futures = [read.future for read in reads]
             text = f"the leader cannot tell a read index (is it a Go server?): {result}"
@@ -105,24 +118,23 @@ class Reader:
         else:
             self._waiting = reads + self._waiting
 
-    def _ask_leader(self) -> int | RaftError:
+    def _ask_leader(self, deadline: float) -> int | RaftError:
         node = self._node
+        patience = min(node.config.election_timeout, deadline - node.runtime.now())
         leader = node.state.leader
         if leader is None:
             return ReadTimeoutError("no leader is known")
         if node.state.role is RaftState.LEADER:
-            return self._ask_main()
-        answer = node.transport.call(
-            Server(*leader), ReadIndexRequest(node.header), node.config.election_timeout
-        )
+            return self._ask_main(patience)
+        answer = node.transport.call(Server(*leader), ReadIndexRequest(node.header), max(patience, 0.001))
         if not isinstance(answer, ReadIndexResponse):
             return ReadTimeoutError("the leader answered something else")
         return answer.index
 
-    def _ask_main(self) -> int | RaftError:
+    def _ask_main(self, patience: float) -> int | RaftError:
         node, this_round = self._node, object()
         node.inbox.put(ReadIndexAsked(lambda result: self._inbox.put(_Answer(this_round, result))))
-        until = node.runtime.now() + 2 * node.config.election_timeout
+        until = node.runtime.now() + patience
         while not self._stopping:
             answer = self._take(until)
             if answer is not None and answer.round is this_round:
@@ -131,11 +143,11 @@ class Reader:
                 break
         return ReadTimeoutError("a majority did not confirm in time")
 
-    def _expire(self, reads: list[_Read]) -> list[_Read]:
+    def _expire(self, reads: list[_Read], why: str) -> list[_Read]:
         """Fail those that have waited for too long; return the others."""
         now = self._node.runtime.now()
         late = [read.future for read in reads if read.deadline <= now]
-        text = f"{self._node.id} got no confirmed read index in time: is there a leader, and can it reach a majority?"
+        text = f"{self._node.id} cannot serve this read in time: {why}"
         self._node.notifier.fail(late, lambda: ReadTimeoutError(text))
         return [read for read in reads if read.deadline > now]
 

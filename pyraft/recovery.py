@@ -11,14 +11,14 @@ import os
 from typing import Any
 
 from .config import Config
-from .configuration import Configuration, Server, Suffrage, check_configuration
-from .errors import ConfigError, RaftError, StorageError
-from .fsm import FSM
+from .configuration import Configuration, Server, Suffrage, check_configuration, decode_configuration
+from .errors import ConfigError, RaftError, SnapshotFailedError, StorageError
+from .fsm import FSM, ConfigurationStore, FSMSnapshot
 from .fsm_runner import Captured, fsm_failure
 from .log import Log, LogType
 from .logstore.base import LogStore, StableStore
 from .node_log import NodeLog
-from .restoring import restore_newest
+from .restoring import check_reaches, restore_newest
 from .rules.election import START_OF_LOG, LogPosition
 from .snapshot_writing import write_snapshot
 from .snapshots.base import SnapshotStore
@@ -62,9 +62,20 @@ def recover_cluster(
         )
     log = NodeLog(log_store, position)
     _apply_all(fsm, log, position.index)
-    captured = Captured(fsm.snapshot(), log.last.index, log.last.term, configuration, log.last.index)
     if not log.last.index:
         raise ConfigError(f"the log of {config.local_id} is empty: bootstrap a new cluster instead")
+    check_reaches(snapshot_store, log.last.index)
+    try:
+        state = fsm.snapshot()
+    except Exception as error:
+        raise SnapshotFailedError(
+            f"FSM.snapshot failed at the log's end with {error!r}: mend the FSM"
+        ) from error
+    if not isinstance(state, FSMSnapshot | bytes):
+        raise SnapshotFailedError(
+            f"FSM.snapshot returned {type(state).__name__}: return bytes or an FSMSnapshot"
+        )
+    captured = Captured(state, log.last.index, log.last.term, configuration, log.last.index)
     meta = write_snapshot(snapshot_store, captured, transport)
     if not any(kept.id == meta.id for kept in snapshot_store.list()):
         raise StorageError("the snapshot store did not keep the snapshot, so the log stays as it was")
@@ -77,6 +88,8 @@ def _apply_all(fsm: FSM, log: NodeLog, after: int) -> None:
         for entry in log.read(applied + 1, log.last.index, _READ_BYTES):
             if entry.type is LogType.COMMAND:
                 _apply(fsm, entry)
+            elif entry.type is LogType.CONFIGURATION and isinstance(fsm, ConfigurationStore):
+                fsm.store_configuration(entry.index, decode_configuration(entry.data))
             applied = entry.index
 
 

@@ -142,6 +142,7 @@ class Replicator:
         self._round_trip = 0.001  # seconds; adapts
         self._unreachable_since: float | None = None
         self._snapshots = snapshots
+        self._after_snapshot = 0  # where to go on after the latest one that was sent
         self._needs_snapshot = False  # what the peer lacks is not in our log any more
 
     @property
@@ -464,7 +465,9 @@ class Replicator:
             self._commit_sent = max(self._commit_sent, request.leader_commit_index)
             session.holds = request.prev_log_entry + len(request.entries)
         else:
-            self._failures = 0 if response.no_retry_backoff else self._failures + 1
+            # A peer that has a snapshot and refuses what follows it would get it again at once.
+            is_useless = request.prev_log_entry + 1 == self._after_snapshot
+            self._failures = 0 if response.no_retry_backoff and not is_useless else self._failures + 1
             self._rejections += 1
             self._next = self._next_to_try(request, response)
             oldest = self._entries.oldest_known()
@@ -507,8 +510,8 @@ class Replicator:
         if response.term != session.leadership.term or not response.success:
             self._failures += 1
             return
-        self._failures = self._rejections = 0
-        self._next = session.next_index = max(self._next, meta.index + 1)
+        self._rejections = 0
+        self._next = session.next_index = self._after_snapshot = max(self._next, meta.index + 1)
         self._commit_sent = min(self._commit_sent, meta.index)
         session.holds = meta.index
         self._to_main(PeerMatched(session, meta.index))

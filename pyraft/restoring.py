@@ -48,6 +48,23 @@ def restore_newest(store: SnapshotStore, fsm: FSM, server_id: str) -> SnapshotMe
     return None
 
 
+def check_reaches(store: SnapshotStore, last_index: int) -> None:
+    """Refuse a log that ends before a snapshot which is there and could not be restored.
+
+    An older one would take this server back behind what it has promised.
+
+    Raises:
+        CorruptStoreError: the state behind the older snapshot is lost.
+    """
+    for meta in store.list():
+        if meta.index > last_index:
+            raise CorruptStoreError(
+                f"snapshot {meta.id} (entry {meta.index}) cannot be restored, and snapshot and log together end at "
+                f"entry {last_index}: the state between is lost. Bring the snapshot back from a backup, or remove "
+                f"this server from the cluster, clear its directory and add it anew"
+            )
+
+
 def _restore(store: SnapshotStore, fsm: FSM, meta: SnapshotMeta) -> None:
     try:
         _, source = store.open(meta.id)

@@ -195,9 +195,14 @@ def _append_reply(
 
 
 def _holds_prev(state: NodeState, request: AppendEntriesRequest) -> bool:
-    if request.prev_log_entry < state.log.oldest_known() or request.prev_log_entry == 0:
-        return True  # a snapshot covers it: it is committed, and every leader has it (§5.4.3)
-    return state.log.term_at(request.prev_log_entry) == request.prev_log_term
+    log, prev = state.log, request.prev_log_entry
+    if request.is_heartbeat:
+        return True
+    if prev < log.oldest_known():
+        # A snapshot covers it, so it is committed, and every leader has it (§5.4.3). That is
+        # believed only where the request shows that it agrees with the snapshot's end.
+        return prev + len(request.entries) >= log.snapshot.index
+    return prev == 0 or log.term_at(prev) == request.prev_log_term
 
 
 def _refuse_prev(node: NodeContext, request: AppendEntriesRequest) -> AppendEntriesResponse:

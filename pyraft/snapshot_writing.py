@@ -14,12 +14,20 @@ _log = logging.getLogger(__name__)
 
 
 def write_snapshot(store: SnapshotStore, captured: Captured, transport: Transport) -> SnapshotMeta:
-    """Write ``captured`` into a new snapshot of ``store``, durable on return.
+    """Write ``captured`` into a new snapshot of ``store``, durable on return; release it in any case.
 
     Raises:
         SnapshotFailedError: the FSM could not write its state; nothing is kept.
         StorageError: the disk failed; nothing is kept.
     """
+    try:
+        return _write(store, captured, transport)
+    finally:
+        if isinstance(captured.state, FSMSnapshot):
+            _release(captured.state)
+
+
+def _write(store: SnapshotStore, captured: Captured, transport: Transport) -> SnapshotMeta:
     try:
         sink = _Counting(
             store.create(
@@ -54,6 +62,13 @@ def write_snapshot(store: SnapshotStore, captured: Captured, transport: Transpor
         captured.configuration_index,
         sink.size,
     )
+
+
+def _release(state: FSMSnapshot) -> None:
+    try:
+        state.release()
+    except Exception:
+        _log.exception("FSMSnapshot.release failed; nobody else is affected")
 
 
 def _cancel(sink: SnapshotSink) -> None:

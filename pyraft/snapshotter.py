@@ -16,7 +16,6 @@ from typing import Any, BinaryIO, NamedTuple
 from .context import NodeContext
 from .errors import NothingNewToSnapshotError, RaftError, RaftShutdownError, StorageError
 from .events import SnapshotTaken
-from .fsm import FSMSnapshot
 from .fsm_runner import Captured
 from .futures import SnapshotFuture
 from .rules.timing import randomized
@@ -55,6 +54,8 @@ class Snapshotter:
         self._inbox: Inbox = node.runtime.inbox(f"{node.id}-snap")
         self._asked: deque[SnapshotFuture] = deque()
         self._stopping = False
+        self._taken = 0  # index of our newest one
+        self.is_writing = False  # user code may run, which may not return
         self._keeps = True  # False once the store turned out to forget what it is given
 
     # -- any thread ----------------------------------------------------------------------------
@@ -87,6 +88,8 @@ class Snapshotter:
         """
         try:
             for meta in self._store.list():
+                if self._node.state.log.term_at(meta.index) is None:
+                    break  # our log does not go on from there: sending it would not help
                 try:
                     return self._store.open(meta.id)
                 except RaftError as error:
@@ -96,9 +99,14 @@ class Snapshotter:
         except Exception as error:
             raise StorageError(f"the snapshot store could not be read: {error!r}") from error
         self.want()
-        raise StorageError(
-            "there is no snapshot that can be read; a new one is taken if anything was applied"
-        )
+        raise StorageError("there is no snapshot that could be sent; a new one is taken")
+
+    def abandon(self) -> None:
+        """The thread is stuck in user code: fail every future that waits for it."""
+        self._stopping = True
+        self._inbox.close(self._dispose)
+        for future in list(self._asked):
+            self._dispose(_Asked(future))
 
     # -- the snap thread -----------------------------------------------------------------------
 
@@ -113,8 +121,10 @@ class Snapshotter:
                     self._serve()
                 elif isinstance(event, _Stop):
                     return
-                elif isinstance(event, _Wanted) or (event is None and self._is_due()):
-                    self._take_quietly()
+                elif isinstance(event, _Wanted):
+                    self._take_quietly(newer_than=0)  # the one that is there is of no use
+                elif event is None and self._is_due():
+                    self._take_quietly(self._newest)
                 if event is None or isinstance(event, _Reconfigured):
                     look_at = self._next_look()
         finally:
@@ -128,58 +138,73 @@ class Snapshotter:
 
     def _is_due(self) -> bool:
         node = self._node
-        new = node.fsm.applied_index - node.state.log.snapshot.index
+        new = node.fsm.applied_index - self._newest
         return self._keeps and new >= node.config.snapshot_threshold
 
     def _serve(self) -> None:
         """Take one snapshot for everybody who has asked."""
         try:
-            meta = self._take()
+            self._take(self._newest)
         except RaftError as error:
-            result: SnapshotMeta | RaftError = error
-        else:
-            result = meta
-        asked = [self._asked.popleft() for _ in range(len(self._asked))]
-        for future in asked:
-            if isinstance(result, RaftError):
-                self._node.notifier.fail_one(future, result)
-            else:
-                future.opener = self.opener(result)
-                self._node.notifier.resolve(future, result)
+            for future in self._everybody():
+                self._node.notifier.fail_one(future, error)
 
-    def _take_quietly(self) -> None:
+    def _everybody(self) -> list[SnapshotFuture]:
+        return [self._asked.popleft() for _ in range(len(self._asked))]
+
+    @property
+    def _newest(self) -> int:
+        return max(self._taken, self._node.state.log.snapshot.index)
+
+    def _take_quietly(self, newer_than: int) -> None:
         try:
-            self._take()
+            self._take(newer_than)
         except (NothingNewToSnapshotError, RaftShutdownError):
             pass
         except RaftError as error:
             self._node.log.error("no snapshot was taken: %s", error)
+        if self._asked and not self._stopping:  # while the state was captured
+            self._serve()
 
-    def _take(self) -> SnapshotMeta:
-        """Capture, write, and let the main thread drop what it covers.
+    def _take(self, newer_than: int) -> None:
+        """Capture what is past ``newer_than``, write it, and let the main thread drop what it covers.
 
         Raises:
             NothingNewToSnapshotError: nothing was applied since the newest one.
             SnapshotFailedError, StorageError: it is not stored; nothing has changed.
         """
-        captured = self._capture()
+        captured = self._capture(newer_than)
         began = self._node.runtime.now()
+        self.is_writing = True
         try:
             meta = write_snapshot(self._store, captured, self._node.transport)
         finally:
-            if isinstance(captured.state, FSMSnapshot):
-                self._release(captured.state)
+            self.is_writing = False
         took = self._node.runtime.now() - began
         self._node.log.info(
             "snapshot taken id=%s index=%d bytes=%d took_s=%.3f", meta.id, meta.index, meta.size, took
         )
+        finish = self._finisher(meta)
         if self._is_kept(meta):
-            self._node.inbox.put(SnapshotTaken(meta))
-        return meta
+            self._taken = max(self._taken, meta.index)
+            self._node.inbox.put(SnapshotTaken(meta, finish))
+        else:
+            finish()
 
-    def _capture(self) -> Captured:
+    def _finisher(self, meta: SnapshotMeta) -> Callable[[], None]:
+        """What tells everybody who has asked by now."""
+        asked = self._everybody()
+
+        def finish() -> None:
+            for future in asked:
+                future.opener = self.opener(meta)
+                self._node.notifier.resolve(future, meta)
+
+        return finish
+
+    def _capture(self, newer_than: int) -> Captured:
         node = self._node
-        node.fsm.capture(node.state.log.snapshot.index, lambda result: self._inbox.put(_Answer(result)))
+        node.fsm.capture(newer_than, lambda result: self._inbox.put(_Answer(result)))
         while True:
             event = self._inbox.take(None)
             if isinstance(event, _Answer):
@@ -192,16 +217,12 @@ class Snapshotter:
                 self._stopping = True
                 raise RaftShutdownError()
 
-    def _release(self, state: FSMSnapshot) -> None:
-        try:
-            state.release()
-        except Exception:
-            self._node.log.exception("FSMSnapshot.release failed; nobody else is affected")
-
     def _is_kept(self, meta: SnapshotMeta) -> bool:
         """Whether the store still has it: the log may only be cut if it does."""
-        self._keeps = any(kept.id == meta.id for kept in self._store.list())
-        return self._keeps
+        kept = self._store.list()
+        # A newer one, from a leader, may have taken its place meanwhile.
+        self._keeps = any(other.index >= meta.index for other in kept)
+        return any(other.id == meta.id for other in kept)
 
     def _dispose(self, event: Any) -> None:
         if isinstance(event, _Asked):

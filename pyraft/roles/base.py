@@ -49,7 +49,12 @@ def answer(node: NodeContext, rpc: IncomingRpc) -> None:
         StorageError: see rpc_handlers.
     """
     if isinstance(rpc, SnapshotStep):
-        rpc.go_on(answer_snapshot(node, rpc.snapshot, rpc.stored))
+        try:
+            verdict = answer_snapshot(node, rpc.snapshot, rpc.stored)
+        except BaseException:
+            rpc.go_on(TransportError(f"{node.id} cannot install the snapshot: it is about to stop"))
+            raise  # a thread of the transport waits for the answer
+        rpc.go_on(verdict)
     elif not rpc.abandoned:
         rpc.respond(rpc_handlers.answer_request(node, rpc.request))
 

@@ -104,7 +104,7 @@ class Leader:
         self._leaving: dict[str, _Leaving] = {}
         self._changes = MembershipChanges(node, self)
         self._reads = ReadRounds(node, self._leadership, self._contacts, self._beat_now)
-        self._transfers = Transfers(node, self._leadership.term, self._match_of)
+        self._transfers = Transfers(node, self._leadership.term, self._match_of, self._is_heard)
         self._departure: Next | None = None  # where to go once this server is no voter any more
         self._in_flight: deque[_Batch] = deque()
         self._lease_check_at = 0.0
@@ -168,6 +168,7 @@ class Leader:
                     wake_at = min(wake_at, self._next_timer())
                 case TransferAnswered():
                     self._transfers.on_answer(event)
+                    self._changes.go_on()  # one may have waited for the end of the transfer
                 case ReadIndexAsked():
                     self._reads.read(event.answer, self._may_read())
                 case CampaignRequested():
@@ -445,12 +446,12 @@ class Leader:
         future._index = entry.index
         state.take_configurations([entry])
         self._node.configurations_changed(before)
-        self._follow_configuration()
+        self.follow_configuration()
         self._transfers.target_changed()
         transition = self._append([entry], [future])
         self._departure = self._departure or transition
 
-    def _follow_configuration(self) -> None:
+    def follow_configuration(self) -> None:
         """Replicate to every member, at its present address."""
         for server in self._node.state.configuration.servers:
             if server.id == self._node.id:
@@ -519,6 +520,11 @@ class Leader:
     def _match_of(self, server_id: str) -> int:
         peer = self._peers.get(server_id)
         return 0 if peer is None else peer.session.match_index
+
+    def _is_heard(self, server_id: str) -> bool:
+        """Whether the peer has answered lately."""
+        session = self.session_of(server_id)
+        return session is not None and self._node.runtime.now() - session.contact <= self._lease
 
     def _beat_now(self) -> None:
         for peer in self._peers.values():

@@ -37,6 +37,9 @@ class Cluster(Protocol):
     def end_strangers(self) -> None:
         """Stop replicating to servers that are no members."""
 
+    def follow_configuration(self) -> None:
+        """Replicate to every member, at its present address."""
+
     def append_configuration(self, configuration: Configuration, future: RaftFuture[Any]) -> None: ...
 
 
@@ -55,6 +58,7 @@ class MembershipChanges:
         self._cluster = cluster
         self._waiting: deque[MembershipRequested] = deque()
         self._catching_up: _CatchingUp | None = None
+        self._is_going_on = False
 
     def add(self, request: MembershipRequested) -> None:
         """Let ``request`` wait for its turn, which may be now."""
@@ -72,10 +76,16 @@ class MembershipChanges:
 
     def go_on(self) -> None:
         """Do what has become possible."""
-        if self._catching_up is not None:
-            self._look_at_round(self._catching_up)
-        while self._waiting and self._catching_up is None and self._cluster.can_change():
-            self._begin(self._waiting.popleft())
+        if self._is_going_on:
+            return  # a commit made by this very loop, which looks again anyway
+        self._is_going_on = True
+        try:
+            if self._catching_up is not None:
+                self._look_at_round(self._catching_up)
+            while self._waiting and self._catching_up is None and self._cluster.can_change():
+                self._begin(self._waiting.popleft())
+        finally:
+            self._is_going_on = False
 
     def wake_at(self) -> float:
         """When to call ``expire`` at the latest."""
@@ -103,6 +113,7 @@ class MembershipChanges:
             self._give_up(current, "it did not catch up in the time that the caller gave it")
         elif now - max(heard, current.began) > _UNREACHABLE_AFTER * self._node.config.election_timeout:
             self._give_up(current, "it cannot be reached: is it running, and is that its address?")
+        self.go_on()
 
     def end(self, make_error: Callable[[], RaftError]) -> None:
         """The leadership ends: none of these is in the log."""
@@ -143,7 +154,7 @@ class MembershipChanges:
         """Source: dissertation §4.2.1: a round shorter than an election timeout is good enough."""
         node = self._node
         session = self._cluster.session_of(current.request.change.id)
-        if session is None or session.match_index < current.target:
+        if session is None or session.match_index < current.target or not self._cluster.can_change():
             return
         if node.runtime.now() - current.began < node.config.election_timeout:
             self._catching_up = None
@@ -172,7 +183,7 @@ class MembershipChanges:
             f"entries up to {holds} of {self._node.state.log.last.index}). Nothing has changed",
         )
         self._cluster.end_strangers()
-        self.go_on()
+        self._cluster.follow_configuration()  # a member may have been looked for elsewhere
 
     def _fail(self, request: MembershipRequested, text: str) -> None:
         self._node.log.warning("%s", text)

@@ -27,11 +27,23 @@ from ..messages import TimeoutNowRequest
 class Transfers:
     """At most one transfer at a time."""
 
-    def __init__(self, node: NodeContext, term: int, match_of: Callable[[str], int]) -> None:
-        """``match_of``: the highest index known to be durable at a peer."""
+    def __init__(
+        self,
+        node: NodeContext,
+        term: int,
+        match_of: Callable[[str], int],
+        is_heard: Callable[[str], bool],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            match_of: the highest index known to be durable at a peer.
+            is_heard: whether a peer has answered lately.
+        """
         self._node = node
         self._term = term
         self._match_of = match_of
+        self._is_heard = is_heard
         self._future: RaftFuture[None] | None = None
         self._target: Server | None = None
         self._deadline = inf
@@ -121,7 +133,7 @@ class Transfers:
         if request.target is None:
             if not others:
                 raise ConfigError(f"there is no other voter than {node.id} that could lead: add one first")
-            return max(others, key=lambda voter: self._match_of(voter.id))
+            return max(others, key=lambda voter: (self._is_heard(voter.id), self._match_of(voter.id)))
         if request.target == node.id:
             raise ConfigError(f"cannot transfer leadership to itself: {node.id} leads already")
         found = node.state.configuration.find(request.target)

@@ -30,7 +30,7 @@ def count_already_stored(
     """How many of ``entries``, from the first on, our log holds already.
 
     What a snapshot covers is committed, so every leader has it as it is here (§5.4.3), even
-    if the entries themselves are gone.
+    if the entries themselves are gone; where it ends, the term is known, and checked.
 
     What follows is either new or the start of a conflict: the first entry with the same
     index and another term.  A request that only repeats what we have truncates nothing: it
@@ -39,7 +39,7 @@ def count_already_stored(
     Source: Figure 2, AppendEntries RPC, receiver steps 3 and 4.
     """
     for count, entry in enumerate(entries):
-        if entry.index <= snapshot_index:
+        if entry.index < snapshot_index:
             continue
         if entry.index > last_index or term_at(entry.index) != entry.term:
             return count

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pyraft import CorruptStoreError
 from pyraft.configuration import Configuration
 from pyraft.rpc_handlers import on_append_entries
 from pyraft.rules.election import LogPosition
@@ -52,7 +53,10 @@ def test_a_log_without_entries_still_ends_where_its_snapshot_does():
 @pytest.mark.parametrize("prev", range(8))
 @pytest.mark.parametrize("count", range(9))
 def test_a_late_request_for_entries_that_are_compacted_changes_nothing(prev, count, trailing):
-    """It may be a copy of an old one; what the snapshot covers agrees with every leader (§5.4.3)."""
+    """It may be a copy of an old one; what the snapshot covers agrees with every leader (§5.4.3).
+
+    It is accepted if it shows that it agrees with the snapshot's end, or before it.
+    """
     drawn = "11122233"
     node = compacted(drawn, upto=6, trailing=trailing)
     logs = entries(drawn)[prev : prev + count]
@@ -61,9 +65,24 @@ def test_a_late_request_for_entries_that_are_compacted_changes_nothing(prev, cou
         node, append_request(3, prev=(prev, int(drawn[prev - 1]) if prev else 0), logs=logs, commit=8)
     )
 
-    assert answer.success
+    shows_agreement = prev + len(logs) >= 6 or prev >= 7 - trailing
+    assert answer.success is shows_agreement
     assert node.state.log.last == LogPosition(3, 8)
     assert node.state.commit_index == 8
+
+
+def test_a_log_that_contradicts_the_end_of_a_snapshot_is_met_with_alarm():
+    # No leader can lack what is committed: one of the two servers was recovered by hand.
+    node = compacted("1112", upto=4)
+
+    with pytest.raises(CorruptStoreError, match="wants to replace entry 4"):
+        on_append_entries(node, append_request(3, prev=(3, 1), logs=entries("1113")[3:]))
+
+
+def test_a_heartbeat_needs_no_agreement():
+    node = compacted("1112", upto=4)
+
+    assert on_append_entries(node, append_request(3)).success
 
 
 def test_a_request_that_reaches_from_the_compacted_part_beyond_the_end_appends_the_rest():
@@ -124,7 +143,6 @@ def test_a_restart_finishes_what_a_crash_left_between_snapshot_and_log(drawn, sn
 
 
 def test_a_log_that_begins_behind_its_snapshot_is_refused():
-    from pyraft import CorruptStoreError
     from pyraft.node_log import NodeLog
 
     store = compacted("1111111", upto=5).state.log._store

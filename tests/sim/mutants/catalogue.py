@@ -266,15 +266,15 @@ _LOGS = [
     Mutant(
         "term-of-the-entry-before-not-checked",
         "rpc_handlers.py",
-        "    return state.log.term_at(request.prev_log_entry) == request.prev_log_term",
-        "    return state.log.term_at(request.prev_log_entry) is not None",
+        "    return prev == 0 or log.term_at(prev) == request.prev_log_term",
+        "    return prev == 0 or log.term_at(prev) is not None",
         "Figure 2, AppendEntries, step 2",
     ),
     Mutant(
         "entry-before-not-checked",
         "rpc_handlers.py",
-        "    return state.log.term_at(request.prev_log_entry) == request.prev_log_term",
-        "    return state.log.term_at(request.prev_log_entry) in (None, request.prev_log_term)",
+        "    return prev == 0 or log.term_at(prev) == request.prev_log_term",
+        "    return prev == 0 or log.term_at(prev) in (None, request.prev_log_term)",
         "Figure 2, AppendEntries, step 2",
     ),
     Mutant(
