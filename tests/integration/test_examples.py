@@ -20,6 +20,7 @@ from pyraft import Log, LogType
 
 PROJECT = Path(__file__).parent.parent.parent
 COUNTER = PROJECT / "examples" / "counter.py"
+LIFE = PROJECT / "examples" / "life_of_a_cluster.py"
 DEMO = PROJECT / "examples" / "failover_demo"
 PATIENCE = 60.0  # seconds; for a machine that is busy with something else
 
@@ -71,6 +72,31 @@ def test_the_counter_survives_its_leader(tmp_path):
     assert seven == "counter: 7"
     assert told.endswith("LeadershipLostError")
     assert everywhere == "everywhere: {'ann': 7, 'bob': 7, 'cyd': 7}"
+    assert done.stderr == ""
+
+
+# life_of_a_cluster.py
+
+
+def test_a_cluster_lives_through_snapshots_changes_and_a_handover(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(LIFE)],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+    assert done.returncode == 0, done.stderr
+    alone, snapshot, grown, bobs, handover, count, cyds, left = done.stdout.splitlines()
+    assert alone == "ann is alone and has: Ada Bo Cy"
+    assert snapshot.endswith("b'Ada\\nBo\\nCy'")
+    assert grown == "now there are: ann bob cyd"
+    assert bobs == "bob began with the snapshot of entry 5 and has: Ada Bo Cy"
+    assert handover == "ann hands over to bob, who leads: True"
+    assert count == "number of names, from the next write: 4"
+    assert cyds == "cyd is asked at once and has: Ada Bo Cy Di"
+    assert left == "ann leaves: bob cyd"
     assert done.stderr == ""
 
 
