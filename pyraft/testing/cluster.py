@@ -47,7 +47,7 @@ from .sim_disk import SimDisk, SimStore
 from .sim_kv import CommandRefused, KvFsm, KvModel
 from .sim_network import SimNetwork, SimTransport
 from .sim_policies import Policy
-from .sim_runtime import Group, Scheduler, SimClock, SimRuntime, SimSignal, SimulationError, one_cpu
+from .sim_runtime import Group, Scheduler, SimClock, SimRuntime, SimSignal, SimTask, SimulationError, one_cpu
 from .sim_snapshots import SimSnapshotStore, SnapshotReader
 
 _SLICE = 0.01  # virtual seconds between two looks at a condition
@@ -107,6 +107,8 @@ class SimCluster:
         commands: the same of those with a ``draw_command``: the input is the command, the key None.
         clients: those of ``client``, oldest first.
         strikes: (number of the fault, number of the strike) of every strike that happened.
+        configuration: the members that the cluster was bootstrapped with.
+        askers: threads of faults that ask for things; ``check`` waits for their ends.
         refusal: what every state machine raises for a command, None = nothing.  Whoever sets it
             does so before the first command and for good: servers apply commands again.
     """
@@ -152,17 +154,16 @@ class SimCluster:
         self.clients: list[KvClient] = []
         self._faults = list(faults or [])
         self.commands: list[Operation] = []
+        self.askers: list[SimTask] = []
         self._is_closed = False
         self._faults_go_on = True
         self.strikes: list[tuple[int, int]] = []
         self.refusal: Callable[[bytes], CommandRefused | None] = lambda command: None
         self.servers: dict[str, SimServer] = {}
         for number in range(1, servers + 1):
-            id = f"n{number}"
-            disk = SimDisk(self.scheduler, id, [self.judge])
-            offset = self.scheduler.random(f"clock:{id}").random() * 1000
-            self.servers[id] = SimServer(id, disk, SimClock(self.scheduler, offset))
+            self._make_server(f"n{number}")
         self.configuration = Configuration.of_voters({s.id: s.address for s in self.servers.values()})
+        self._recorder = recorder
         if recorder is not None:
             recorder.attach(self)
         with one_cpu():
@@ -305,6 +306,42 @@ class SimCluster:
             caller.happen()
         server.callers.clear()
         server.raft = None
+
+    def add_server(self, id: str | None = None) -> SimServer:
+        """Start one more server, with an empty disk and no cluster: a leader's ``add_voter`` makes it a member.
+
+        Args:
+            id: "n<next number>" unless it is given.
+
+        Raises:
+            ConfigError: there is a server with that id.
+        """
+        self._check_open()
+        if id is None:
+            numbers = itertools.count(len(self.servers) + 1)
+            id = next(f"n{number}" for number in numbers if f"n{number}" not in self.servers)
+        if not id or ":" in id:
+            raise ConfigError(f"id={id!r} is not a name without a colon: use for example 'n6'")
+        if id in self.servers:
+            raise ConfigError(f"there is a server {id} already: ids name one server each, for life")
+        server = self._make_server(id)
+        if self._recorder is not None:
+            server.disk.watchers.append(self._recorder)
+        self.scheduler.note("add server", id)
+        self._start(server)
+        return server
+
+    def renew(self, server: SimServer | str) -> None:
+        """Start a server that is no member any more on a new machine, with an empty disk.
+
+        The caller makes sure that nobody counts on what it held.
+        """
+        server = self._server(server)
+        self.crash(server, power_loss=True)
+        self.scheduler.note("renew", server.id)
+        server.disk.wipe()
+        self.judge.renewed(server.id)
+        self._start(server)
 
     def restart(self, server: SimServer | str) -> None:
         """Start a server again; one that runs is crashed first.
@@ -480,9 +517,9 @@ class SimCluster:
             self._start(server)
 
     def revive_all(self) -> None:
-        """Revive every server that is down or has stopped by itself."""
-        for server in self.servers.values():
-            if not server.is_serving and not server.is_frozen:
+        """Revive every server that is down or has stopped by itself, but those that were removed and left."""
+        for server in list(self.servers.values()):
+            if not server.is_serving and not server.is_frozen and not self.judge.has_left(server):
                 self.revive(server)
 
     def stop_clients(self, timeout: float = 40.0) -> None:
@@ -509,7 +546,9 @@ class SimCluster:
             if self.clients:
                 self.run(_CALM)
             self.stop_clients()
+            self.run_until(lambda: all(task.ended for task in self.askers), liveness)
             self.judge.check_equal_states(liveness)
+            self.judge.check_reads()
             self.judge.timekeeper.check_latency()
             self.judge.futures.check_all()
             self.check_history()
@@ -564,6 +603,13 @@ class SimCluster:
     def _check_open(self) -> None:
         if self._is_closed:
             raise SimulationError("the cluster was closed: make another one")
+
+    def _make_server(self, id: str) -> SimServer:
+        disk = SimDisk(self.scheduler, id, [self.judge])
+        offset = self.scheduler.random(f"clock:{id}").random() * 1000
+        server = SimServer(id, disk, SimClock(self.scheduler, offset))
+        self.servers = {**self.servers, id: server}  # whoever goes through the old one is not disturbed
+        return server
 
     def _bootstrap(self, server: SimServer) -> None:
         runtime = SimRuntime(self.scheduler, Group(f"{server.id}-bootstrap"), server.clock)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..errors import ConfigError
 from . import adversaries as a
 from . import faults as f
+from . import member_faults as m
 from .faults import Fault
 
 KINDS: tuple[type[Fault], ...] = (
@@ -40,6 +41,9 @@ KINDS: tuple[type[Fault], ...] = (
     f.SlowFsm,
     f.FailingFsm,
     f.RaisingFsm,
+    m.Churn,
+    m.Transfers,
+    m.Reads,
     *a.ADVERSARIES,
 )
 """Every kind that may be drawn."""
@@ -129,6 +133,29 @@ PROFILES: dict[str, Profile] = {
         every=(1.0, 3.0),
         lasting=(1.0, 3.0),
     ),
+    "members": Profile(
+        (
+            m.Churn,
+            m.Churn,
+            m.Transfers,
+            m.Reads,
+            f.Crash,
+            f.Partition,
+            f.Freeze,
+            f.SlowDisk,
+            f.AskForSnapshot,
+        ),
+        every=(1.0, 2.0),
+        lasting=(1.0, 3.0),
+        share=0.6,
+        weight=2,
+    ),
+    "reads": Profile(
+        (m.Reads, m.Reads, m.Transfers, f.Freeze, f.Partition, f.HeldAfterClockRead, a.ThawAtCommit, f.Crash),
+        every=(1.0, 2.0),
+        lasting=(1.0, 3.0),
+        share=0.6,
+    ),
     "everything, rarely": Profile(KINDS, every=(20.0, 40.0), lasting=(0.3, 1.0, 3.0), share=0.6),
     "everything, often": Profile(KINDS, every=(5.0, 10.0), lasting=(0.1, 0.5, 1.0), share=0.5),
 }
@@ -157,6 +184,8 @@ def draw_faults(rng: random.Random, profile: str | None = None) -> list[Fault]:
         stray = rng.choice(KINDS)
         if stray not in chosen:
             chosen.append(stray)
+    if m.Churn in chosen:  # a wiped server asks the members of the bootstrap what they hold
+        chosen = [kind for kind in chosen if kind not in (f.LostDisk, f.DamagedSnapshot)]
     return [_draw(rng, kind, mix) for kind in chosen]
 
 

@@ -17,12 +17,16 @@ costs the same however long the run is.
 |     | what was acknowledged in a term is not dropped in it       | §5.3                   |
 | I8  | what a server says, and what it goes by, is durable before | Figure 2, persistent state |
 | I9  | applied <= committed <= log end; the log has no gap        | Figure 2               |
-| I10 | a configuration entry follows a committed one              | dissertation §4.1      |
+| I10 | a configuration entry follows a committed one, and changes one voter at most | dissertation §4.1 |
+|     | a leader proposes one only after it has committed an entry of its term | §4.1, erratum |
 | I11 | a future is done once, and whoever waits for it is woken   | §8                     |
 |     | a success names the command's entry and has the FSM's answer | §8                   |
 |     | what was refused is never committed                        | §8                     |
 | I12 | after shutdown no thread and no future is left             | ARCHITECTURE           |
+| I13 | a read index covers what was committed before the question, and the FSM has it | dissertation §6.4 |
+|     | a leader is confirmed only if a majority had not left its term before the question | §6.4 |
 | I14 | once the faults end: a leader, equal states, new commands succeed | §5.2, §9.3      |
+| transfer | it succeeds only if the target leads                  | dissertation §3.10     |
 | lease | a leader that no majority answers steps down in time     | dissertation §6.4      |
 | campaign | a follower that hears from nobody stands for election | §5.2                   |
 | latency | with nothing wrong, things take a few round trips      | no wake-up is lost     |
@@ -30,7 +34,8 @@ costs the same however long the run is.
 | stopped | a server stops by itself only for what was done to it  |                        |
 
 Clients' histories are checked for linearizability besides (linearizability.py); the promises about time
-are in punctuality.py, those about futures in future_watch.py, those about whom to vote for in vote_watch.py.
+are in punctuality.py, those about futures in future_watch.py and question_watch.py, those about whom to vote
+for in vote_watch.py, those about members in member_watch.py.
 """
 
 from __future__ import annotations
@@ -40,6 +45,7 @@ from functools import wraps
 from math import inf
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
+from ..configuration import Configuration
 from ..errors import CorruptStoreError, EnqueueTimeoutError, FSMFailedError, RaftError, StorageError
 from ..futures import ApplyFuture
 from ..log import Log, LogType
@@ -63,7 +69,9 @@ from ..state import BALLOT_KEY, NodeState, RaftState, load_ballot
 from .captured import captured_bytes
 from .future_watch import FutureWatch
 from .log_watch import DiskLog, SnapshotWatch
+from .member_watch import MemberWatch
 from .punctuality import Timekeeper
+from .question_watch import Kind, QuestionWatch
 from .scout import Scout
 from .sim_disk import StoredSnapshot, Transaction
 from .sim_runtime import ServerDownError
@@ -78,6 +86,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 _RESULTS = 4096  # answers of an FSM that are kept for the futures that bring them
+_READS_WITHIN = 10.0  # virtual seconds, while nothing is wrong
 _WAKES_WITHIN = 0.5  # virtual seconds from a future's end until its waiter runs
 
 
@@ -113,6 +122,7 @@ class Seen:
         ballot: the durable one.
         acked: (term, index) up to which it has acknowledged entries.
         led_in: the latest term in which it led.
+        got_snapshot: a leader's snapshot stands for the beginning of its log.
         is_damaged: a bit was flipped, and nobody has met it yet.
         role, goes_by, commit, applied: role, ballot and indexes as the present incarnation publishes
             them.
@@ -127,6 +137,7 @@ class Seen:
         self.acked = (0, 0)
         self.led_in = 0
         self.is_damaged = False
+        self.got_snapshot = False
         self.begin()
 
     def begin(self) -> None:
@@ -170,8 +181,10 @@ class Judge:
     Attributes:
         committed: every committed entry, by index; first writer wins.
         calm_since: from this instant on nothing is wrong any more, so commands must succeed.
+        last_term: the latest term that had a leader.
         scout: counts the situations that were reached.
-        futures: those that were given to callers.
+        futures: of commands, that were given to callers.
+        questions: the futures of all else.
     """
 
     def __init__(self, cluster: SimCluster) -> None:
@@ -179,7 +192,7 @@ class Judge:
         self._seen: dict[str, Seen] = {}
         self._leaders: dict[int, str] = {}
         self._reigns: dict[int, _Reign] = {}
-        self._last_term = 0  # of a leader
+        self.last_term = 0
         self._votes: dict[tuple[int, str], dict[str, None]] = {}  # (term, candidate) -> voters
         self._logs: dict[tuple[int, int], tuple[bytes, int]] = {}  # (index, term) -> bytes, term before
         self.committed: list[Log] = [Log()]
@@ -190,9 +203,11 @@ class Judge:
         self.calm_since = inf
         self.scout = Scout(cluster)
         self.futures = FutureWatch(cluster, self._broken)
+        self.questions = QuestionWatch(cluster, self._broken)
         self.timekeeper = Timekeeper(cluster, self._broken)
         self._vote_watch = VoteWatch(self._broken)
         self._snapshot_watch = SnapshotWatch(self._broken)
+        self._member_watch: MemberWatch | None = None
 
     @property
     def coverage(self) -> Coverage:
@@ -205,6 +220,48 @@ class Judge:
         if seen is None:
             seen = self._seen[server] = Seen()
         return seen
+
+    # -- members -----------------------------------------------------------------------------------
+
+    @property
+    def members(self) -> Configuration:
+        """The latest committed configuration; the bootstrap's before any is committed."""
+        return self._members.members
+
+    @property
+    def _members(self) -> MemberWatch:
+        if self._member_watch is None:
+            self._member_watch = MemberWatch(self._cluster.configuration, self._broken, self.scout.reached)
+        return self._member_watch
+
+    def member_servers(self) -> list[SimServer]:
+        """The servers of the latest committed configuration."""
+        return [server for server in self._cluster.servers.values() if self.members.find(server.id)]
+
+    def is_counted_on(self, id: str) -> bool:
+        """Whether the server is a member by the committed configuration, or by one in anybody's log."""
+        logs = [self._seen[other].disk for other in self._seen]
+        return self.members.find(id) is not None or any(log.members.find(id) is not None for log in logs)
+
+    def may_be_counted_on(self, id: str) -> bool:
+        """Whether the server is a member, or would be by a configuration in anybody's log after that."""
+        if self.members.find(id) is not None:
+            return True
+        logs = [self._seen[other].disk for other in self._seen]
+        return any(
+            log.members_index > self._members.index and log.members.find(id) is not None for log in logs
+        )
+
+    def has_left(self, server: SimServer) -> bool:
+        """Whether the server was removed and has shut down, without a failure."""
+        raft = server.raft
+        if raft is None or not server.is_up or raft.state is not RaftState.SHUTDOWN:
+            return False
+        return raft.failure is None and not self.is_counted_on(server.id)
+
+    def leader_of(self, term: int) -> str | None:
+        """Who led that term, None if nobody did."""
+        return self._leaders.get(term)
 
     # -- lives and deaths --------------------------------------------------------------------------
 
@@ -234,6 +291,7 @@ class Judge:
         """An incarnation is about to die."""
         self.check_failure(server)
         self.futures.ended(server.group)
+        self.questions.ended(server.group)
         self.scout.crashing(server, self.seen(server.id))
         self.timekeeper.died(server)
 
@@ -257,6 +315,12 @@ class Judge:
         self._seen[server] = Seen()
         self._seen[server].former = former
         self.scout.reached("disk wiped")
+
+    @_undisturbed
+    def renewed(self, server: str) -> None:
+        """A server that is no member has a new disk: what it held before does not count any more."""
+        self._seen[server] = Seen()
+        self.scout.reached("removed server renewed")
 
     # -- what a server publishes -------------------------------------------------------------------
 
@@ -285,6 +349,8 @@ class Judge:
             self._broken("I1", f"{first} and {server.id} both lead term {term}")
         elif term in self._reigns:
             self._broken("I1", f"{server.id} was elected in term {term} twice")
+        if not seen.disk.members.is_voter(server.id):
+            self._broken("I1", f"{server.id} leads term {term}, and has no vote by its own log")
         votes = self._votes.get((term, server.id), {})
         voters = [voter.id for voter in seen.disk.members.voters]
         if 2 * sum(voter in votes for voter in voters) <= len(voters):
@@ -297,7 +363,7 @@ class Judge:
         if not seen.holds(last, self.committed[last].term):
             self._broken("I4", f"{server.id} leads term {term} without entry {last}, which is committed")
         seen.led_in = term
-        self._last_term = max(self._last_term, term)
+        self.last_term = max(self.last_term, term)
         self._reigns[term] = _Reign(server.id, term, seen.logs)
         self.timekeeper.elected(server.id)
         others = [self.seen(s.id) for s in self._cluster.servers.values() if s is not server and s.is_up]
@@ -335,7 +401,7 @@ class Judge:
         holders = sum(self.seen(voter.id).holds(commit, entry.term) for voter in voters)
         if 2 * holders <= len(voters):
             self._broken("I6", f"{server.id} commits entry {commit}, which is on {holders} disks only")
-        later = self._reigns[self._last_term]
+        later = self._reigns[self.last_term]
         if later.term > term and not later.holds(commit, entry.term):
             self._broken(
                 "I4",
@@ -346,6 +412,7 @@ class Judge:
             self.committed.append(log)
             self._committed_in.append(term)
             self._places[log.data] = index
+            self._members.committed(server.id, log)
             if log.data in self._refused:
                 self._broken("I11", f"{log.data!r} was refused, and is committed as entry {index}")
             if log.data in self._open:
@@ -401,6 +468,7 @@ class Judge:
             )
         else:
             disk.stand_on(snapshot.index, self.committed)
+            seen.got_snapshot = True
             self.scout.reached("log replaced by a snapshot")
 
     def _may_stand_on_snapshot(self, seen: Seen, commit: int) -> None:
@@ -408,6 +476,7 @@ class Judge:
         snapshot = seen.disk.snapshot
         if snapshot is not None and commit >= len(seen.logs) and commit <= snapshot.index:
             seen.disk.stand_on(snapshot.index, self.committed)
+            seen.got_snapshot = True
             self.scout.reached("snapshot installed on an empty log")
 
     def _suffix_dropped(self, server: SimServer, seen: Seen, first: int) -> None:
@@ -422,6 +491,7 @@ class Judge:
                 "I7",
                 f"{server.id} drops entries from {first} on, and acknowledged {last} in the same term {term}",
             )
+        self._members.dropped(seen.logs[first:])
         seen.disk.cut(first)
 
     def _appended(self, server: SimServer, seen: Seen, log: Log) -> None:
@@ -440,10 +510,14 @@ class Judge:
             self._broken("I2", f"{server.id} leads term {seen.led_in} and appends an entry of term {term}")
         if before < term and index > 1 and log.type is not LogType.NOOP:
             self._broken("I6", f"{server.id} stores {log!r}, and no no-op begins its term (§8)")
+        joined = []
         if log.type is LogType.CONFIGURATION:
-            self._configured(server, seen, log)
+            joined = self._members.stored(server.id, seen, log, self.committed)
         self._known(server, log, before)
         seen.disk.append(log)
+        self.timekeeper.voters_joined(server.id, joined)
+        if any(self.seen(voter.id).got_snapshot for voter in joined):
+            self.scout.reached("new voter had got a snapshot")
         if index < len(self.committed) and self.committed[index].term != term:
             # Not wrong by itself: such a server just cannot win.  Commit checks do the rest.
             self.scout.reached("stale entry stored at a committed index")
@@ -457,14 +531,6 @@ class Judge:
             self._broken(
                 "I3", f"{server.id} has another log up to entry {log.index} of term {log.term} than others"
             )
-
-    def _configured(self, server: SimServer, seen: Seen, log: Log) -> None:
-        """I10: the configuration before is committed."""
-        for index in range(len(seen.logs) - 1, len(self.committed) - 1, -1):
-            if seen.logs[index].type is LogType.CONFIGURATION:
-                self._broken(
-                    "I10", f"{server.id} stores configuration {log.index} before {index} is committed"
-                )
 
     def _voted(self, server: str, seen: Seen, ballot: Ballot) -> None:
         before = seen.ballot
@@ -721,7 +787,7 @@ class Judge:
         except TimeoutError as error:
             raise Violation("I14", "not every server caught up after the faults ended") from error
         states: dict[bytes, str] = {}
-        for server in cluster.servers.values():
+        for server in self.member_servers():
             if server.fsm is not None:
                 states.setdefault(captured_bytes(server.fsm.snapshot()), server.id)
         if len(states) > 1:
@@ -735,8 +801,25 @@ class Judge:
         last = leader.raft.last_index
         return all(
             server.is_serving and server.raft is not None and server.raft.applied_index == last
-            for server in self._cluster.servers.values()
+            for server in self.member_servers()
         )
+
+    def check_reads(self) -> None:
+        """I13, I14: every member can read.
+
+        Raises:
+            Violation: it cannot.
+        """
+        for server in self.member_servers():
+            if server.raft is None:
+                continue
+            asked = self.questions.asking(server, Kind.READ)
+            future = server.raft.read_index(_READS_WITHIN)
+            self.questions.asked(asked, future)
+            try:
+                future.result(_READS_WITHIN + 1.0)
+            except (RaftError, TimeoutError, ServerDownError) as error:
+                raise Violation("I14", f"nothing is wrong, and {server.id} cannot read: {error!r}") from error
 
     def check_shutdown(self) -> None:
         """I12: every server ends when it is asked to, and leaves no thread and no future.
@@ -772,7 +855,7 @@ class Judge:
         tasks = [task for task in self._cluster.scheduler.tasks(group) if task.is_ours]
         if tasks:
             return "threads:\n" + "\n".join(f"{task.name}\n{task.stack()}" for task in tasks)
-        pending = self.futures.pending(group)
+        pending = self.futures.pending(group) + self.questions.pending(group)
         return f"{pending} futures" if pending else None
 
 

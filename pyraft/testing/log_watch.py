@@ -37,6 +37,11 @@ class DiskLog:
         """The configuration in force: the latest in the log."""
         return self._members[-1][1]
 
+    @property
+    def members_index(self) -> int:
+        """The log index of that configuration."""
+        return self._members[-1][0]
+
     def append(self, log: Log) -> None:
         self.logs.append(log)
         if log.type is LogType.CONFIGURATION:

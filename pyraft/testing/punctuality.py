@@ -6,10 +6,11 @@ because its threads were held back or its disk wrote, does not count.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..configuration import Server
 from ..errors import RaftError
 from ..messages import (
     AnyRequest,
@@ -72,8 +73,14 @@ class Timekeeper:
 
     def elected(self, server: str) -> None:
         """A leader gets one lease to reach its peers."""
-        voters = self._cluster.judge.seen(server).disk.members.voters
-        self._answers[server] = {voter.id: self._instant(server) for voter in voters}
+        self._answers[server] = {}
+        self.voters_joined(server, self._cluster.judge.seen(server).disk.members.voters)
+
+    def voters_joined(self, leader: str, voters: Iterable[Server]) -> None:
+        """So does each of ``voters``, which count from now on."""
+        answers = self._answers.get(leader)
+        if answers is not None:
+            answers.update({voter.id: self._instant(leader) for voter in voters})
 
     def gave_up(self, server: SimServer) -> None:
         """The server is about to stop."""
@@ -119,8 +126,10 @@ class Timekeeper:
         answers = self._answers.get(leader)
         if answers is None:
             return 0.0
+        voters = [voter.id for voter in self._cluster.judge.seen(leader).disk.members.voters]
         silences = sorted(
-            0.0 if voter == leader else self._since(leader, instant) for voter, instant in answers.items()
+            self._since(leader, answers[voter]) if voter != leader and voter in answers else 0.0
+            for voter in voters
         )
         return silences[majority(len(silences)) - 1]
 
@@ -139,7 +148,7 @@ class Timekeeper:
                 self._broken(
                     "lease", f"{id} leads term {seen.led_in}, and no majority answered for {silence:.3f} s"
                 )
-        elif seen.role is RaftState.FOLLOWER and len(seen.logs) > 1 and seen.ballot.newborn is None:
+        elif seen.role is RaftState.FOLLOWER and seen.disk.members.is_voter(id) and not seen.ballot.newborn:
             idle = self._since(id, self._signs.get(id, _Instant()))
             if idle > 2 * config.heartbeat_timeout / _SLOWEST_CLOCK + _SLACK:
                 self._broken(
@@ -270,6 +279,6 @@ class Timekeeper:
     def _behind(self, what: str, last: int) -> list[str]:
         return [
             server.id
-            for server in self._cluster.servers.values()
+            for server in self._cluster.judge.member_servers()
             if server.raft is None or getattr(server.raft, what) < last
         ]

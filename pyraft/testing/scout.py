@@ -8,15 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import (
+    ConfigError,
     CorruptStoreError,
     EnqueueTimeoutError,
     FSMFailedError,
     LeadershipLostError,
+    LeadershipTransferInProgressError,
     NotLeaderError,
+    NotVoterError,
     RaftError,
     RaftShutdownError,
+    ReadTimeoutError,
     StorageError,
     StoreFullError,
+    TransferFailedError,
 )
 from ..messages import (
     AnyRequest,
@@ -25,6 +30,7 @@ from ..messages import (
     AppendEntriesResponse,
     InstallSnapshotRequest,
     InstallSnapshotResponse,
+    RequestPreVoteRequest,
     RequestPreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
@@ -40,6 +46,24 @@ if TYPE_CHECKING:
 
 _FAR_BEHIND = 100  # entries
 _BIG_BATCH = 50  # entries
+_FAILURES: dict[str, list[tuple[type[RaftError], str]]] = {
+    "read": [(ReadTimeoutError, "read timed out")],
+    "verify": [(NotLeaderError, "leadership not confirmed")],
+    "change": [
+        (ConfigError, "change refused: illegal"),
+        (EnqueueTimeoutError, "change gave up in time"),
+        (LeadershipTransferInProgressError, "change refused: handing over"),
+        (LeadershipLostError, "change lost with its leader"),
+    ],
+    "transfer": [
+        (TransferFailedError, "transfer failed"),
+        (LeadershipTransferInProgressError, "transfer refused: another goes on"),
+        (NotVoterError, "transfer refused: no voter"),
+        (ConfigError, "transfer refused: no target"),
+    ],
+    "campaign": [(NotVoterError, "campaign refused")],
+}
+"""By kind of question: what an error of a class means."""
 
 
 class _Link:
@@ -141,6 +165,8 @@ class Scout:
         """A server asks."""
         if isinstance(request, InstallSnapshotRequest):
             self.reached("snapshot sent")
+        elif isinstance(request, RequestVoteRequest | RequestPreVoteRequest):
+            self._asks_for_votes(src, dst, seen, request)
         if not isinstance(request, AppendEntriesRequest) or request.is_heartbeat:
             return
         link = self._link(src, dst, request.term)
@@ -162,6 +188,19 @@ class Scout:
             size = sum([len(entry.encoded) for entry in entries])
             if size + len(seen.logs[entries[-1].index + 1].encoded) > config.max_append_bytes:
                 self.reached("batch cut by bytes")
+
+    def _asks_for_votes(
+        self, src: str, dst: str, seen: Seen, request: RequestVoteRequest | RequestPreVoteRequest
+    ) -> None:
+        judge = self._cluster.judge
+        if judge.members.find(src.split(":")[0]) is None:
+            self.reached("removed server knocked")
+        if seen.disk.members_index >= len(judge.committed):
+            self.reached("candidate with an uncommitted configuration")
+        if isinstance(request, RequestVoteRequest) and request.leadership_transfer:
+            self.reached("candidate told to stand")
+        if not judge.seen(dst.split(":")[0]).disk.members.is_voter(src.split(":")[0]):
+            self.reached("vote asked of one who does not know the candidate's")
 
     def response_sent(
         self, src: str, dst: str, seen: Seen, request: AnyRequest, response: AnyResponse
@@ -286,10 +325,19 @@ class Scout:
             self.reached("refused: not leader")
         elif isinstance(error, EnqueueTimeoutError):
             self.reached("refused: queue full")
+        elif isinstance(error, LeadershipTransferInProgressError):
+            self.reached("refused: handing over")
         elif isinstance(error, LeadershipLostError):
             self.reached("leadership lost")
         elif isinstance(error, RaftShutdownError) and not error.outcome_unknown:
             self.reached("refused: shut down")
+
+    def question_failed(self, kind: str, error: BaseException) -> None:
+        """A read, a change of members or a transfer was refused or lost."""
+        for failures, situation in _FAILURES.get(kind, ()):
+            if isinstance(error, failures):
+                self.reached(situation)
+                return
 
     def applying(self, commit: int, index: int) -> None:
         """An FSM is given the entry at ``index``."""
