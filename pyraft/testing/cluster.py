@@ -518,9 +518,19 @@ class SimCluster:
 
     def revive_all(self) -> None:
         """Revive every server that is down or has stopped by itself, but those that were removed and left."""
-        for server in list(self.servers.values()):
+        for server in self.servers.values():
+            if not self._faults_go_on:
+                self._move_back(server)
             if not server.is_serving and not server.is_frozen and not self.judge.has_left(server):
                 self.revive(server)
+
+    def _move_back(self, server: SimServer) -> None:
+        """Let a server have the address at which the others look for it, if nobody knows its own."""
+        addresses = self.judge.addresses(server.id)
+        if addresses and server.address not in addresses:
+            self.crash(server)
+            server.address = addresses[0]
+            self.scheduler.note("move", server.id, server.address)
 
     def stop_clients(self, timeout: float = 40.0) -> None:
         """Let the clients finish what they are doing."""

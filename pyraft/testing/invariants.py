@@ -243,6 +243,14 @@ class Judge:
         logs = [self._seen[other].disk for other in self._seen]
         return self.members.find(id) is not None or any(log.members.find(id) is not None for log in logs)
 
+    def addresses(self, id: str) -> list[str]:
+        """Where a member is, by the committed configuration and by those in anybody's log after it."""
+        logs = [self._seen[other].disk for other in self._seen]
+        configurations = [self.members]
+        configurations += [log.members for log in logs if log.members_index > self._members.index]
+        found = [configuration.find(id) for configuration in configurations]
+        return [server.address for server in found if server is not None]
+
     def may_be_counted_on(self, id: str) -> bool:
         """Whether the server is a member, or would be by a configuration in anybody's log after that."""
         if self.members.find(id) is not None:

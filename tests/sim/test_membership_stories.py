@@ -1,0 +1,345 @@
+"""Stories of changing members, of leadership handed over, and of reads, each a few virtual seconds long."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyraft.config import Config
+from pyraft.configuration import Suffrage
+from pyraft.errors import (
+    ConfigError,
+    EnqueueTimeoutError,
+    LeadershipLostError,
+    LeadershipTransferInProgressError,
+    NotLeaderError,
+    RaftError,
+    RaftShutdownError,
+    ReadTimeoutError,
+)
+from pyraft.state import RaftState
+from pyraft.testing import KvFsm, SimCluster
+from pyraft.testing.sim_kv import encode_command
+
+QUICK = Config(heartbeat_timeout=0.2, election_timeout=0.2, leader_lease_timeout=0.1)
+
+
+@pytest.fixture
+def start():
+    clusters = []
+
+    def start_cluster(*args, config=QUICK, **kwargs):
+        clusters.append(SimCluster(*args, config=config, **kwargs))
+        return clusters[-1]
+
+    yield start_cluster
+    for cluster in clusters:
+        cluster.close()
+
+
+def put(cluster, key, value):
+    return cluster.apply(encode_command(key, ("put", value)))
+
+
+def members(cluster):
+    return {server.id: server.suffrage for server in cluster.judge.members.servers}
+
+
+def change(cluster, ask):
+    """Have whoever leads make a change; ask again when its leadership ends."""
+    while True:
+        try:
+            return ask(cluster.leader().raft).result(20)
+        except (NotLeaderError, LeadershipLostError, RaftShutdownError):
+            cluster.run(0.2)
+
+
+def add(cluster, server):
+    change(cluster, lambda raft: raft.add_voter(server.id, server.address))
+
+
+def remove(cluster, id):
+    change(cluster, lambda raft: raft.remove_server(id))
+
+
+def follower(cluster):
+    leader = cluster.leader()
+    return next(server for server in cluster.servers.values() if server is not leader)
+
+
+def test_a_cluster_of_one_grows_to_five_and_shrinks_back_under_clients(start):
+    cluster = start(servers=1, seed=1)
+    cluster.client(rate=50)
+    for _ in range(4):
+        add(cluster, cluster.add_server())
+
+    assert list(members(cluster)) == ["n1", "n2", "n3", "n4", "n5"]
+    for id in ("n1", "n2", "n3", "n4"):
+        remove(cluster, id)
+
+    assert members(cluster) == {"n5": Suffrage.VOTER}
+    assert cluster.leader().id == "n5"
+    cluster.check()
+    assert len(cluster.history) > 50
+
+
+def test_a_server_gets_a_number_or_the_name_it_is_given(start):
+    cluster = start(servers=2, seed=1)
+
+    assert cluster.add_server("n3").id == "n3"
+    assert cluster.add_server().id == "n4"
+    for name in ("n1", "", "n:1"):
+        with pytest.raises(ConfigError):
+            cluster.add_server(name)
+
+
+def test_a_leader_that_is_removed_commits_that_and_shuts_down(start):
+    cluster = start(servers=3, seed=2)
+    old = cluster.leader()
+
+    old.raft.remove_server(old.id).result(10)
+    cluster.run(2)
+
+    assert old.raft.state is RaftState.SHUTDOWN
+    assert old.raft.failure is None
+    assert cluster.leader() is not old
+    assert cluster.judge.has_left(old)
+    cluster.check()
+    assert old.raft.state is RaftState.SHUTDOWN
+    assert cluster.judge.coverage["leader removed itself"] == 1
+
+
+def test_a_leader_that_takes_its_own_vote_away_follows(start):
+    cluster = start(servers=3, seed=3)
+    old = cluster.leader()
+
+    old.raft.demote_voter(old.id).result(10)
+    cluster.run_until(lambda: cluster.current_leader() not in (None, old))
+    put(cluster, "x", "1")
+
+    assert members(cluster)[old.id] is Suffrage.NONVOTER
+    assert old.raft.state is RaftState.FOLLOWER
+    cluster.run_until(lambda: old.fsm.data == {"x": "1"})
+    cluster.check()
+    assert cluster.judge.coverage["leader demoted itself"] == 1
+
+
+def test_leadership_is_handed_over_under_load_and_nothing_refused_is_applied(start):
+    cluster = start(servers=3, seed=4)
+    cluster.client(rate=100, burst=10)
+    cluster.client(rate=100)
+    for _ in range(5):
+        leader, target = cluster.leader(), follower(cluster)
+        leader.raft.leadership_transfer(target.id).result(10)
+        assert cluster.leader() is target
+        cluster.run(0.3)
+
+    cluster.check()
+    assert cluster.judge.coverage["candidate told to stand"] >= 5
+
+
+def test_commands_are_refused_while_leadership_is_handed_to_a_server_that_is_cut_off(start):
+    cluster = start(servers=3, seed=5)
+    leader, target = cluster.leader(), follower(cluster)
+    cluster.partition([target])
+    put(cluster, "x", "1")
+
+    future = leader.raft.leadership_transfer(target.id)
+    cluster.run(0.01)
+    refused = leader.raft.apply(encode_command("x", ("put", "refused")))
+
+    assert isinstance(refused.exception(10), LeadershipTransferInProgressError)
+    assert "not handed over" in str(future.exception(10))
+    put(cluster, "x", "2")
+    assert cluster.leader() is leader
+    cluster.check()
+    assert leader.fsm.data == {"x": "2"}
+
+
+def test_a_server_that_was_removed_while_it_was_cut_off_disturbs_nobody(start):
+    cluster = start(servers=3, seed=6)
+    leader, removed = cluster.leader(), follower(cluster)
+    cluster.partition([removed])
+    cluster.run(2)
+    leader.raft.remove_server(removed.id).result(10)
+
+    cluster.heal()
+    term = leader.raft.term
+    cluster.run(5)
+
+    assert cluster.leader() is leader
+    assert leader.raft.term == term
+    assert cluster.judge.coverage["removed server knocked"] > 0
+    cluster.check()
+
+
+def test_a_configuration_that_was_not_committed_is_rolled_back(start):
+    cluster = start(servers=3, seed=7)
+    put(cluster, "x", "0")
+    old, stranger = cluster.leader(), cluster.add_server()
+    cluster.partition([old])
+
+    future = old.raft.add_nonvoter(stranger.id, stranger.address)
+    cluster.run(1)
+    pending = old.raft.get_configuration().result().find(stranger.id)
+    cluster.run_until(lambda: cluster.current_leader() not in (None, old))
+    put(cluster, "x", "1")
+    cluster.heal()
+    cluster.run(2)
+
+    assert pending is not None
+    assert isinstance(future.exception(1), LeadershipLostError)
+    assert old.raft.get_configuration().result().find(stranger.id) is None
+    assert cluster.judge.coverage["configuration rolled back"] == 1
+    cluster.check()
+
+
+def test_two_operators_at_once_make_one_change_after_the_other(start):
+    cluster = start(servers=3, seed=8)
+    leader = cluster.leader()
+    first, second = cluster.add_server(), cluster.add_server()
+    index = leader.raft.get_configuration().index
+
+    added = leader.raft.add_voter(first.id, first.address, index)
+    refused = leader.raft.add_voter(second.id, second.address, index)
+    waited = leader.raft.add_voter(second.id, second.address)
+
+    assert added.result(10) is None
+    assert "configuration changed since" in str(refused.exception(10))
+    assert waited.result(10) is None
+    assert list(members(cluster)) == ["n1", "n2", "n3", "n4", "n5"]
+    cluster.check()
+
+
+def test_a_new_voter_that_cannot_be_reached_is_not_added_and_harms_nobody(start):
+    cluster = start(servers=3, seed=9)
+    leader, stranger = cluster.leader(), cluster.add_server()
+    cluster.crash(stranger)
+
+    future = leader.raft.add_voter(stranger.id, stranger.address)
+    put(cluster, "x", "1")
+
+    assert isinstance(future.exception(30), EnqueueTimeoutError)
+    assert list(members(cluster)) == ["n1", "n2", "n3"]
+    cluster.check()
+
+
+def test_a_server_moves_to_another_address_and_keeps_its_name(start):
+    cluster = start(servers=3, seed=10)
+    moved = follower(cluster)
+    cluster.crash(moved)
+    moved.address = f"{moved.id}:7001"
+    cluster.restart(moved)
+
+    add(cluster, moved)
+    put(cluster, "x", "1")
+
+    cluster.run_until(lambda: moved.fsm.data == {"x": "1"})
+    assert cluster.judge.members.find(moved.id).address == moved.address
+    assert len(cluster.judge.members.voters) == 3
+    cluster.check()
+
+
+def test_a_leader_that_was_frozen_answers_no_read_from_before(start):
+    cluster = start(servers=3, seed=11)
+    put(cluster, "x", "old")
+    old = cluster.leader()
+    cluster.freeze(old)
+    cluster.run_until(lambda: cluster.current_leader() not in (None, old))
+    put(cluster, "x", "new")
+    acknowledged = len(cluster.judge.committed) - 1
+
+    future = old.raft.read_index(5)
+    cluster.thaw(old)
+
+    assert future.result(10) >= acknowledged
+    assert old.fsm.data == {"x": "new"}
+    cluster.check()
+
+
+def test_a_leader_that_was_frozen_is_not_confirmed(start):
+    cluster = start(servers=3, seed=12)
+    old = cluster.leader()
+    cluster.freeze(old)
+    cluster.run_until(lambda: cluster.current_leader() not in (None, old))
+
+    future = old.raft.verify_leader()
+    cluster.thaw(old)
+
+    assert isinstance(future.exception(10), NotLeaderError)
+    cluster.check()
+
+
+@pytest.mark.parametrize("suffrage", ["voter", "nonvoter"])
+def test_every_member_can_read_what_was_acknowledged(start, suffrage):
+    cluster = start(servers=3, seed=13)
+    server = cluster.add_server()
+    ask = (lambda raft: raft.add_voter) if suffrage == "voter" else (lambda raft: raft.add_nonvoter)
+    change(cluster, lambda raft: ask(raft)(server.id, server.address))
+    for number in range(5):
+        put(cluster, "x", str(number))
+        for one in cluster.servers.values():
+            one.raft.read_index(5).result(6)
+            assert one.fsm.data["x"] == str(number)
+    cluster.check()
+
+
+def test_a_read_on_a_server_that_is_cut_off_times_out(start):
+    cluster = start(servers=3, seed=14)
+    lonely = follower(cluster)
+    cluster.partition([lonely])
+
+    assert isinstance(lonely.raft.read_index(2).exception(10), ReadTimeoutError)
+    cluster.heal()
+    cluster.check()
+
+
+def test_a_new_voter_is_brought_up_to_date_by_a_snapshot_alone(start):
+    config = Config(
+        heartbeat_timeout=0.2,
+        election_timeout=0.2,
+        leader_lease_timeout=0.1,
+        snapshot_interval=0.1,
+        snapshot_threshold=1,
+        trailing_logs=0,
+    )
+    cluster = start(servers=1, seed=15, config=config)
+    for number in range(30):
+        put(cluster, f"k{number}", "1")
+    cluster.run(1)
+
+    server = cluster.add_server()
+    add(cluster, server)
+
+    cluster.run_until(lambda: len(server.fsm.data) == 30)
+    assert server.disk.first_index > 1 or server.disk.last_index == 0
+    assert cluster.judge.coverage["new voter had got a snapshot"] > 0
+    cluster.check()
+
+
+def test_a_removed_server_may_be_added_again_with_its_old_disk_or_an_empty_one(start):
+    cluster = start(servers=3, seed=16)
+    server = follower(cluster)
+    for is_renewed in (False, True):
+        remove(cluster, server.id)
+        put(cluster, "x", f"without {is_renewed}")
+        if is_renewed:
+            cluster.renew(server)
+        add(cluster, server)
+        put(cluster, "x", f"with {is_renewed}")
+        cluster.run_until(lambda: server.fsm.data == {"x": f"with {is_renewed}"})  # noqa: B023
+    cluster.check()
+    assert cluster.judge.coverage["removed server added again"] == 2
+
+
+def test_users_of_another_state_machine_can_change_members(start):
+    class Quiet(KvFsm):
+        pass
+
+    cluster = start(servers=1, seed=17, fsm=Quiet)
+
+    add(cluster, cluster.add_server())
+
+    assert all(isinstance(server.fsm, Quiet) for server in cluster.servers.values())
+    with pytest.raises(RaftError):
+        cluster.leader().raft.remove_server("nobody").result(5)
+    cluster.check()
