@@ -131,7 +131,7 @@ class Timekeeper:
             self._since(leader, answers[voter]) if voter != leader and voter in answers else 0.0
             for voter in voters
         )
-        return silences[majority(len(silences)) - 1]
+        return silences[majority(len(silences)) - 1] if silences else 0.0
 
     def could_act_for(self, server: str, since: float) -> float:
         """Seconds since ``since``; none if the server was held back lately."""

@@ -195,7 +195,7 @@ class Scout:
         judge = self._cluster.judge
         if judge.members.find(src.split(":")[0]) is None:
             self.reached("removed server knocked")
-        if seen.disk.members_index >= len(judge.committed):
+        if seen.disk.members_index >= max(len(judge.committed), 2):  # 1 is the bootstrap's
             self.reached("candidate with an uncommitted configuration")
         if isinstance(request, RequestVoteRequest) and request.leadership_transfer:
             self.reached("candidate told to stand")
