@@ -1,0 +1,454 @@
+"""When a majority is lost for good: ``recover_cluster``, and the files that name who is left."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from pyraft import (
+    ConfigError,
+    Configuration,
+    CorruptStoreError,
+    FSMFailedError,
+    FSMSnapshot,
+    Raft,
+    Server,
+    SnapshotFailedError,
+    StorageError,
+    Suffrage,
+    read_config_json,
+    read_peers_json,
+    recover_cluster,
+)
+from pyraft.logstore import InmemStore, LMDBStore
+from pyraft.snapshots import DiscardSnapshotStore, FileSnapshotStore, InmemSnapshotStore
+from pyraft.state import load_ballot
+from pyraft.transport import InmemNetwork, InmemTransport
+from tests.integration.clusters import PATIENCE, Cluster, Recorder, config, eventually
+
+
+def recover(member, configuration, fsm=None):
+    """As an operator does on the stopped server ``member``."""
+    settings = dataclasses.replace(config(0.3), local_id=member.id)
+    transport = InmemTransport(InmemNetwork(), member.address)
+    recover_cluster(
+        settings, fsm or Recorder(), member.store, member.store, member.snapshots, transport, configuration
+    )
+
+
+def stopped_cluster(ids=("n1", "n2", "n3"), writes=0, snapshot_after=None, **settings):
+    """A cluster whose servers have all stopped."""
+    cluster = Cluster(ids, settings=config(0.3, **settings), make_snapshots=InmemSnapshotStore).start()
+    cluster.leader()
+    if snapshot_after is not None:
+        cluster.write(snapshot_after)
+        for member in cluster.members.values():
+            eventually(lambda m=member: len(m.fsm.applied) == snapshot_after, "applied")
+            member.raft.snapshot().result(PATIENCE)
+    cluster.write(writes)
+    last = cluster.leader().raft.last_index
+    for member in cluster.members.values():
+        # So that all logs end at the same entry: only then may it be done on several.
+        eventually(lambda m=member: m.raft.applied_index == last, "applied")
+    cluster.stop(*cluster.members)
+    return cluster
+
+
+# -- recover_cluster ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("writes", "snapshot_after"),
+    [(0, None), (20, None), (20, 10), (0, 10)],
+    ids=["nothing but the bootstrap", "a log", "a snapshot and a log", "a snapshot alone"],
+)
+def test_two_of_three_go_on_after_the_third_is_lost(writes, snapshot_after):
+    with stopped_cluster(writes=writes, snapshot_after=snapshot_after, trailing_logs=0) as cluster:
+        left = [cluster.members["n1"], cluster.members["n2"]]
+        survivors = Configuration.of_voters({member.id: member.address for member in left})
+        ballots = [load_ballot(member.store) for member in left]
+        for member in left:
+            recover(member, survivors)
+            assert member.store.last_index() == 0
+            assert member.snapshots.list()[0].configuration == survivors
+        assert [load_ballot(member.store) for member in left] == ballots  # neither term nor vote
+
+        cluster.start("n1", "n2")
+
+        cluster.write(3, among=["n1", "n2"])
+        cluster.check_nothing_lost("n1", "n2")
+        for member in left:
+            assert member.raft.get_configuration().configuration == survivors
+
+
+def test_one_server_alone_can_be_recovered_and_grows_again():
+    with stopped_cluster(writes=5) as cluster:
+        one = cluster.members["n2"]
+        recover(one, Configuration.of_voters({"n2": one.address}))
+        cluster.start("n2")
+        cluster.write(2, among=["n2"])
+        new = cluster.join("n4")
+
+        one.raft.add_voter("n4", new.address, timeout=PATIENCE).result(PATIENCE)
+
+        cluster.write(1, among=["n2", "n4"])
+        cluster.check_nothing_lost("n2", "n4")
+
+
+def test_what_was_in_the_log_and_not_committed_counts_as_committed():
+    with Cluster(settings=config(0.3), make_snapshots=InmemSnapshotStore) as cluster:
+        cluster.start().write(3)
+        leader = cluster.leader()
+        cluster.lose_entries()
+        leader.raft.apply(b"in one log only")
+        eventually(lambda: leader.store.last_index() == leader.raft.last_index, "it is on disk")
+        cluster.stop(*cluster.members)
+        cluster.network.heal()
+
+        recover(leader, Configuration.of_voters({leader.id: leader.address}))
+        cluster.start(leader.id)
+
+        cluster.leader([leader.id])
+        assert leader.fsm.applied == [*cluster.acknowledged, b"in one log only"]
+
+
+def parts(tmp_path=None, store=None):
+    """What ``recover_cluster`` takes, of a server that has nothing."""
+    store = InmemStore() if store is None else store
+    snapshots = InmemSnapshotStore() if tmp_path is None else FileSnapshotStore(tmp_path)
+    transport = InmemTransport(InmemNetwork(), "n1.test:1")
+    settings = dataclasses.replace(config(0.3), local_id="n1")
+    return [
+        settings,
+        Recorder(),
+        store,
+        store,
+        snapshots,
+        transport,
+        Configuration.of_voters({"n1": "n1.test:1"}),
+    ]
+
+
+def test_empty_stores_are_refused_because_it_is_probably_the_wrong_directory(tmp_path):
+    store = LMDBStore(tmp_path / "wrong")
+    try:
+        with pytest.raises(
+            ConfigError, match="no initial state: the stores of n1 are empty.*right directory"
+        ):
+            recover_cluster(*parts(tmp_path / "snapshots", store))
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize(
+    ("servers", "reason"),
+    [
+        ([], "need at least one voter"),
+        ([Server("n1", "a:1", Suffrage.NONVOTER)], "need at least one voter"),
+        ([Server("n1", "a:1"), Server("n1", "b:1")], "n1 stands twice"),
+        ([Server("n1", "a:1"), Server("n2", "a:1")], "same address a:1"),
+        ([Server("", "a:1")], "empty id"),
+    ],
+)
+def test_members_that_cannot_work_are_refused_and_nothing_has_changed(servers, reason):
+    with stopped_cluster(["n1"], writes=3) as cluster:
+        member = cluster.members["n1"]
+
+        with pytest.raises(ConfigError, match=reason):
+            recover(member, Configuration(tuple(servers)))
+
+        cluster.start("n1")
+        cluster.check_nothing_lost()
+
+
+def test_the_stores_of_a_running_server_are_refused_and_it_goes_on():
+    with Cluster(["n1"], settings=config(0.05), make_snapshots=InmemSnapshotStore) as cluster:
+        cluster.start().write(2)
+        member = cluster.members["n1"]
+
+        with pytest.raises(ConfigError, match="in use by the running server n1: shut it down first"):
+            recover(member, Configuration.of_voters({"n1": member.address}))
+
+        cluster.write(1)
+        cluster.stop("n1")
+        recover(member, Configuration.of_voters({"n1": member.address}))  # now it may
+
+
+def test_the_directory_of_a_running_server_cannot_even_be_opened(tmp_path):
+    with Cluster(["n1"], root=tmp_path, settings=config(0.05)) as cluster:
+        cluster.start().write(1)
+        lmdb = next(path.parent for path in tmp_path.rglob("*.mdb"))
+
+        with pytest.raises(StorageError, match="already open|in use"):
+            LMDBStore(lmdb)
+
+        cluster.write(1)
+
+
+def test_a_directory_on_disk_is_recovered(tmp_path):
+    """What docs say to do, with what ``Raft.open`` keeps in its directory."""
+    with Cluster(root=tmp_path, settings=config(0.3)) as cluster:
+        cluster.start().write(5)
+        for member in cluster.members.values():
+            eventually(lambda m=member: len(m.fsm.applied) == 5, "applied")
+        cluster.stop(*cluster.members)
+        home = cluster.directory("n1")
+        lmdb = next(path.parent for path in home.rglob("*.mdb"))
+        store = LMDBStore(lmdb)
+        args = parts(store=store)
+        args[4] = FileSnapshotStore(home)
+        recover_cluster(*args)
+        store.close()
+
+        cluster.start("n1")
+
+        cluster.write(1, among=["n1"])
+        cluster.check_nothing_lost("n1")
+
+
+def test_a_store_that_keeps_no_snapshot_leaves_the_log_as_it_is():
+    with stopped_cluster(["n1"], writes=3) as cluster:
+        member = cluster.members["n1"]
+        member.snapshots = DiscardSnapshotStore()
+        last = member.store.last_index()
+
+        with pytest.raises(StorageError, match="did not keep the snapshot, so the log stays"):
+            recover(member, Configuration.of_voters({"n1": member.address}))
+
+        assert member.store.last_index() == last
+
+
+class Mute(Recorder):
+    def snapshot(self):
+        return Silent()
+
+
+class Silent(FSMSnapshot):
+    def persist(self, sink):
+        pass
+
+
+@pytest.mark.parametrize(("fsm", "text"), [(Mute, "wrote nothing")])
+def test_an_fsm_that_gives_no_snapshot_is_named_and_nothing_has_changed(fsm, text):
+    with stopped_cluster(["n1"], writes=3) as cluster:
+        member = cluster.members["n1"]
+
+        with pytest.raises(SnapshotFailedError, match=text):
+            recover(member, Configuration.of_voters({"n1": member.address}), fsm())
+
+        assert not member.snapshots.list()
+        cluster.start("n1")
+        cluster.check_nothing_lost()
+
+
+class OutOfMemory(Recorder):
+    def apply(self, log):
+        raise MemoryError
+
+
+class Refusing(Recorder):
+    """Answers some commands with an error, as FSMs may."""
+
+    def apply(self, log):
+        if log.data.startswith(b"command 2"):
+            raise ValueError("no")
+        return super().apply(log)
+
+
+def test_an_error_of_a_command_is_its_result_and_one_of_this_server_ends_the_recovery():
+    with stopped_cluster(["n1"], writes=3) as cluster:
+        member = cluster.members["n1"]
+        survivors = Configuration.of_voters({"n1": member.address})
+
+        with pytest.raises(FSMFailedError, match="FSM.apply failed at entry"):
+            recover(member, survivors, OutOfMemory())
+        assert member.store.last_index() > 0
+
+        recover(member, survivors, Refusing())
+        assert len(member.snapshots.list()) == 1
+
+
+def damage(directory, id):
+    """Flip a byte of the state of the snapshot ``id``."""
+    path = directory / "snapshots" / id / "state.bin"
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_a_damaged_newest_snapshot_falls_back_to_the_one_before(tmp_path):
+    snapshots = FileSnapshotStore(tmp_path, retain=2)
+    with Cluster(
+        ["n1"], settings=config(0.05, trailing_logs=100), make_snapshots=lambda: snapshots
+    ) as cluster:
+        cluster.start()
+        for _ in range(2):
+            cluster.write(3)
+            cluster.leader().raft.snapshot().result(PATIENCE)
+        member = cluster.members["n1"]
+        cluster.stop("n1")
+        damage(tmp_path, snapshots.list()[0].id)
+        survivors = Configuration.of_voters({"n1": member.address})
+
+        recover(member, survivors)
+
+        cluster.start("n1")
+        cluster.check_nothing_lost()
+
+
+def test_when_no_snapshot_can_be_read_the_recovery_is_refused(tmp_path):
+    snapshots = FileSnapshotStore(tmp_path, retain=2)
+    with Cluster(["n1"], settings=config(0.05, trailing_logs=0), make_snapshots=lambda: snapshots) as cluster:
+        cluster.start().write(3)
+        cluster.leader().raft.snapshot().result(PATIENCE)
+        member = cluster.members["n1"]
+        cluster.stop("n1")
+        damage(tmp_path, snapshots.list()[0].id)
+
+        with pytest.raises(CorruptStoreError, match="none of the snapshots can be restored"):
+            recover(member, Configuration.of_voters({"n1": member.address}))
+
+
+def test_a_crash_between_snapshot_and_log_is_made_good_by_doing_it_again():
+    with stopped_cluster(["n1"], writes=5) as cluster:
+        member = cluster.members["n1"]
+        survivors = Configuration.of_voters({"n1": member.address})
+
+        def crash(first, last):
+            raise OSError("power cut")
+
+        member.store.delete_range = crash
+        with pytest.raises(StorageError):
+            recover(member, survivors)
+        del member.store.delete_range
+
+        recover(member, survivors)
+        cluster.start("n1")
+        cluster.check_nothing_lost()
+
+
+# -- the files ---------------------------------------------------------------------------------
+
+
+def written(tmp_path, content):
+    path = tmp_path / "peers.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_a_list_of_addresses_names_voters(tmp_path):
+    path = written(tmp_path, ["10.0.0.1:7000", "10.0.0.2:7000"])
+
+    assert read_peers_json(path) == Configuration.of_voters(
+        {"10.0.0.1:7000": "10.0.0.1:7000", "10.0.0.2:7000": "10.0.0.2:7000"}
+    )
+    assert read_peers_json(str(path)) == read_peers_json(path)
+
+
+def test_a_list_of_servers_says_who_votes(tmp_path):
+    path = written(
+        tmp_path,
+        [
+            {"id": "n1", "address": "a:1"},
+            {"id": "n2", "address": "b:1", "non_voter": False},
+            {"id": "n3", "address": "c:1", "non_voter": True},
+        ],
+    )
+
+    assert read_config_json(path) == Configuration(
+        (Server("n1", "a:1"), Server("n2", "b:1"), Server("n3", "c:1", Suffrage.NONVOTER))
+    )
+
+
+BAD_FOR_BOTH = [
+    ("", "cannot be read as JSON"),
+    ("[", "cannot be read as JSON"),
+    ("not json", "cannot be read as JSON"),
+    ("null", "not a list"),
+    ("{}", "not a list"),
+    ('"n1"', "not a list"),
+    ("[]", "need at least one voter"),
+    ("[1]", "not a list of addresses|is no server"),
+    ("[null]", "not a list of addresses|is no server"),
+    ("[[]]", "not a list of addresses|is no server"),
+]
+
+
+@pytest.mark.parametrize("read", [read_peers_json, read_config_json])
+@pytest.mark.parametrize(("content", "reason"), BAD_FOR_BOTH)
+def test_a_file_that_is_something_else_is_refused_by_name(tmp_path, read, content, reason):
+    path = written(tmp_path, content)
+
+    with pytest.raises(ConfigError, match=reason) as refused:
+        read(path)
+
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ([{"id": "n1", "address": "a:1"}, {"id": "n1", "address": "b:1"}], "n1 stands twice"),
+        ([{"id": "n1", "address": "a:1"}, {"id": "n2", "address": "a:1"}], "same address a:1"),
+        ([{"id": "n1", "address": "a:1", "non_voter": True}], "need at least one voter"),
+        ([{"id": "n1"}], 'is no server: write {"id"'),
+        ([{"address": "a:1"}], "is no server"),
+        ([{"id": "n1", "address": "a:1", "nonvoter": True}], "is no server"),
+        ([{"id": 1, "address": "a:1"}], "id=1 of .* is not a str"),
+        ([{"id": "n1", "address": None}], "address=None of .* is not a str"),
+        ([{"id": "n1", "address": "a:1", "non_voter": "yes"}], "non_voter='yes' of .* is not a bool"),
+        ([{"id": "", "address": "a:1"}], "empty id"),
+        ([{"id": "n1", "address": ""}], "empty address"),
+        (["a:1"], "is no server"),
+    ],
+)
+def test_a_list_of_servers_that_cannot_work_is_refused_with_its_reason(tmp_path, members, reason):
+    path = written(tmp_path, members)
+
+    with pytest.raises(ConfigError, match=reason) as refused:
+        read_config_json(path)
+
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "reason"),
+    [
+        (["a:1", "a:1"], "a:1 stands twice"),
+        ([""], "empty id"),
+        ([{"id": "n1", "address": "a"}], "not a list of addr"),
+    ],
+)
+def test_a_list_of_addresses_that_cannot_work_is_refused_with_its_reason(tmp_path, addresses, reason):
+    with pytest.raises(ConfigError, match=reason):
+        read_peers_json(written(tmp_path, addresses))
+
+
+@pytest.mark.parametrize("read", [read_peers_json, read_config_json])
+def test_a_file_that_is_not_there_is_refused_by_name(tmp_path, read):
+    with pytest.raises(ConfigError, match="nowhere.json cannot be read"):
+        read(tmp_path / "nowhere.json")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read(tmp_path)
+    path = tmp_path / "binary.json"
+    path.write_bytes(b"\xff\xfe\x00[")
+    with pytest.raises(ConfigError, match=r"binary.json cannot be read as JSON"):
+        read(path)
+
+
+def test_a_file_brings_a_lost_cluster_back(tmp_path):
+    """hashicorp's recovery by peers.json, onto addresses that are all new."""
+    with stopped_cluster(writes=10, snapshot_after=3) as cluster:
+        for id in ("n1", "n2"):
+            cluster.members[id].address = f"{id}.new:1"
+        path = written(tmp_path, [{"id": id, "address": cluster.members[id].address} for id in ("n1", "n2")])
+        for id in ("n1", "n2"):
+            recover(cluster.members[id], read_config_json(path))
+
+        cluster.start("n1", "n2")
+
+        cluster.write(1, among=["n1", "n2"])
+        cluster.check_nothing_lost("n1", "n2")
+        assert isinstance(cluster.members["n1"].raft, Raft)
