@@ -77,6 +77,7 @@ class NodeContext:
         self.log = NodeLogger(logging.getLogger("pyraft"), {"state": state})
         self.voted_at = 0.0  # when this server last gave its vote to another; main thread only
         self.leadership: Leadership | None = None  # while this server leads
+        self._told_leader: tuple[str, str] | None = None  # whom observers believe to lead
         self._transfer_watch: _TransferWatch | None = None
         self._compacting = False
         self._rpc_lock = runtime.lock()
@@ -88,6 +89,8 @@ class NodeContext:
         What concerns no role is done here.
         """
         while True:
+            if self.state.leader != self._told_leader:
+                self._tell_leader()  # a vote or a silent leader may have made us forget it
             watch = self._transfer_watch
             until = deadline if watch is None else min(deadline, watch.deadline)
             event = self.inbox.take(until)
@@ -181,9 +184,14 @@ class NodeContext:
             self.end_transfer_watch(None if won else _not_handed_over(f"{leader[0]} became leader instead"))
 
     def _set_leader(self, leader: tuple[str, str] | None) -> None:
-        if self.state.leader != leader:
-            self.state.leader = leader
-            self.notifier.observe(LeaderObservation(*(leader or (None, None))))
+        self.state.leader = leader
+        if leader != self._told_leader:
+            self._tell_leader()
+
+    def _tell_leader(self) -> None:
+        """Let observers see who leads as far as known."""
+        self._told_leader = leader = self.state.leader
+        self.notifier.observe(LeaderObservation(*(leader or (None, None))))
 
     def watch_transfer(self, future: RaftFuture[None], target: str, term: int, deadline: float) -> None:
         """Finish ``future`` by whoever leads next after ``term``: with success if it is ``target``."""
