@@ -15,7 +15,7 @@ from .errors import NodeFailedError, RaftError
 from .messages import RequestPreVoteResponse, RequestVoteResponse
 from .rules.membership import Standing
 from .rules.reconfiguration import MembershipChange
-from .snapshots.base import SnapshotMeta
+from .snapshots.base import SnapshotMeta, SnapshotSink
 
 if TYPE_CHECKING:
     from .futures import RaftFuture
@@ -100,10 +100,49 @@ class VerifyRequested(LeaderRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class ReadIndexAsked:
-    """The reader thread of this server wants the leader's read index; it gets a ReadIndexAnswer."""
+class LeaderQuestion:
+    """Another thread of this server asks what only a leader knows.  Every other role answers with an error."""
 
-    answer: Callable[[int | RaftError], None]
+    answer: Callable[[Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadIndexAsked(LeaderQuestion):
+    """The reader thread wants the read index: an int, or a RaftError."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePlace:
+    """Where a snapshot from outside is to stand, and with which members."""
+
+    index: int
+    term: int
+    configuration: Configuration
+    configuration_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreAsked(LeaderQuestion):
+    """The snap thread has a snapshot from outside: it wants a RestorePlace, or gets a RaftError."""
+
+    meta: SnapshotMeta
+    future: RaftFuture[None]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreWritten(LeaderQuestion):
+    """It is written but for ``sink.close()``; the answer is None, or a RaftError: then it is to be cancelled."""
+
+    meta: SnapshotMeta
+    sink: SnapshotSink
+    future: RaftFuture[None]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreEnded:
+    """The snap thread could not write it."""
+
+    future: RaftFuture[None]
 
 
 @dataclass(frozen=True, slots=True)

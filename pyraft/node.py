@@ -19,10 +19,10 @@ from .events import (
     BootstrapRequested,
     CampaignRequested,
     ConfigReloaded,
+    LeaderQuestion,
     LeaderRequest,
     NodeFailed,
     ProposalsWaiting,
-    ReadIndexAsked,
     SnapshotTaken,
     StopRequested,
 )
@@ -390,7 +390,7 @@ def _dispose(event: Any, notifier: Notifier, refused: Callable[[], RaftError]) -
     """What becomes of an event that reaches a main thread that is gone."""
     if isinstance(event, BootstrapRequested | CampaignRequested | LeaderRequest):
         notifier.fail([event.future], refused)
-    elif isinstance(event, ReadIndexAsked):
+    elif isinstance(event, LeaderQuestion):
         event.answer(refused())
     elif isinstance(event, SnapshotTaken):
         event.finish()  # it is durable, whoever notes it

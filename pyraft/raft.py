@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .config import Config, ReloadableConfig
 from .configuration import Configuration, check_configuration, encode_configuration
@@ -44,7 +44,7 @@ from .rules.election import Ballot, has_promised
 from .rules.reconfiguration import Change, MembershipChange
 from .runtime import ForkGuard, Runtime, ThreadRuntime
 from .sessions import Session
-from .snapshots.base import SnapshotStore
+from .snapshots.base import SnapshotMeta, SnapshotStore
 from .state import BALLOT_KEY, RaftState, encode_ballot, load_ballot
 from .status import PeerState, PeerStatus, Status
 from .transport.base import Transport
@@ -486,6 +486,32 @@ class Raft:
             self._node.snapshotter.ask(future)
         return future
 
+    def restore(self, meta: SnapshotMeta, reader: BinaryIO, timeout: float | None = None) -> RaftFuture[None]:
+        """Replace the state of the whole cluster by a snapshot from outside.  For disasters, on the leader.
+
+        The members stay as they are.  Commands that are in flight fail with
+        AbortedByRestoreError; later ones wait.  Every follower gets the snapshot.  The future
+        resolves once a majority has it.  Should this leader fail before that, the cluster may
+        go on without the snapshot, and this server then refuses the others: wipe it.
+
+        Args:
+            meta: of the snapshot; its ``size`` is checked, its index is not used again.
+            reader: gives the bytes, on the snap thread; the caller closes it afterwards.
+            timeout: how long reading may take (then EnqueueTimeoutError, and nothing has changed).
+
+        Fails with NotLeaderError, ConfigError (a configuration is not committed yet),
+        SnapshotFailedError (the reader), StorageError, LeadershipLostError (nobody knows).
+        """
+        self._check_usable()
+        _check_snapshot(meta, reader)
+        future: IndexFuture[None] = IndexFuture(self._runtime)
+        if self._state.role is not RaftState.LEADER:
+            future.try_set_exception(self._refusal())
+        else:
+            deadline = None if timeout is None else self._runtime.now() + timeout
+            self._node.snapshotter.restore(meta, reader, future, deadline)
+        return future
+
     # -- waiting ---------------------------------------------------------------------------------
 
     def wait_for_leader(self, timeout: float | None = None) -> ServerInfo:
@@ -772,6 +798,13 @@ def _peer_status(session: Session, members: Configuration, now: float) -> PeerSt
         last_contact=max(now - session.contact, 0.0),
         in_flight=session.in_flight,
     )
+
+
+def _check_snapshot(meta: Any, reader: Any) -> None:
+    if not isinstance(meta, SnapshotMeta) or not hasattr(reader, "read"):
+        raise ConfigError(
+            "restore() needs a SnapshotMeta and a binary reader: for example what SnapshotStore.open() gives"
+        )
 
 
 def _check_change(change: MembershipChange) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from typing import BinaryIO
 
 from .errors import RaftError, SnapshotFailedError, StorageError
 from .fsm import FSMSnapshot
 from .fsm_runner import Captured
 from .snapshots.base import SnapshotMeta, SnapshotSink, SnapshotStore
 from .transport.base import Transport
+
+_CHUNK_BYTES = 256 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +79,33 @@ def _cancel(sink: SnapshotSink) -> None:
         sink.cancel()
     except Exception:
         _log.exception("a snapshot that failed could not be removed id=%s", sink.id)
+
+
+def copy_all(source: BinaryIO, sink: SnapshotSink, size: int) -> int:
+    """Write all that ``source`` reads to ``sink``; return how much that was.
+
+    Raises:
+        SnapshotFailedError: it cannot be read, or it is not ``size`` bytes.
+        StorageError: it cannot be written.
+    """
+    copied = 0
+    while True:
+        try:
+            chunk = source.read(_CHUNK_BYTES)
+        except Exception as error:
+            raise SnapshotFailedError(
+                f"the snapshot could not be read after {copied} bytes: {error!r}"
+            ) from error
+        if not chunk:
+            break
+        sink.write(chunk)
+        copied += len(chunk)
+    if copied != size:
+        raise SnapshotFailedError(
+            f"the snapshot has {copied} bytes and its description says {size}: it is cut off, or they do not belong "
+            f"together. Nothing has changed"
+        )
+    return copied
 
 
 def _persist(state: FSMSnapshot | bytes, sink: _Counting) -> None:

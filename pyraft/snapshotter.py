@@ -14,13 +14,26 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
 from .context import NodeContext
-from .errors import NothingNewToSnapshotError, RaftError, RaftShutdownError, StorageError
-from .events import SnapshotTaken
+from .errors import (
+    EnqueueTimeoutError,
+    NothingNewToSnapshotError,
+    RaftError,
+    RaftShutdownError,
+    StorageError,
+)
+from .events import (
+    LeaderQuestion,
+    RestoreAsked,
+    RestoreEnded,
+    RestorePlace,
+    RestoreWritten,
+    SnapshotTaken,
+)
 from .fsm_runner import Captured
-from .futures import SnapshotFuture
+from .futures import RaftFuture, SnapshotFuture
 from .rules.timing import randomized
 from .runtime import Inbox
-from .snapshot_writing import write_snapshot
+from .snapshot_writing import copy_all, write_snapshot
 from .snapshots.base import SnapshotMeta, SnapshotStore
 
 
@@ -29,11 +42,20 @@ class _Asked(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    result: Captured | RaftError
+    result: Any
 
 
 class _Wanted(NamedTuple):
     """A peer needs a snapshot, and there is none that can be read."""
+
+
+class _Restore(NamedTuple):
+    """A snapshot from outside is to replace the state of the cluster."""
+
+    meta: SnapshotMeta
+    source: BinaryIO
+    future: RaftFuture[None]
+    deadline: float | None
 
 
 class _Reconfigured(NamedTuple):
@@ -63,6 +85,12 @@ class Snapshotter:
     def ask(self, future: SnapshotFuture) -> None:
         """Take a snapshot; ``future`` gets its description."""
         self._inbox.put(_Asked(future))
+
+    def restore(
+        self, meta: SnapshotMeta, source: BinaryIO, future: RaftFuture[None], deadline: float | None
+    ) -> None:
+        """Replace the state of the cluster by what ``source`` reads, if this server leads."""
+        self._inbox.put(_Restore(meta, source, future, deadline))
 
     def want(self) -> None:
         """Take one soon, if there is anything new: a peer waits for it."""
@@ -121,6 +149,8 @@ class Snapshotter:
                     self._serve()
                 elif isinstance(event, _Stop):
                     return
+                elif isinstance(event, _Restore):
+                    self._restore(event)
                 elif isinstance(event, _Wanted):
                     self._take_quietly(newer_than=0)  # the one that is there is of no use
                 elif event is None and self._is_due():
@@ -205,6 +235,10 @@ class Snapshotter:
     def _capture(self, newer_than: int) -> Captured:
         node = self._node
         node.fsm.capture(newer_than, lambda result: self._inbox.put(_Answer(result)))
+        captured: Captured = self._wait_for_answer()
+        return captured
+
+    def _wait_for_answer(self) -> Any:
         while True:
             event = self._inbox.take(None)
             if isinstance(event, _Answer):
@@ -213,6 +247,9 @@ class Snapshotter:
                 return event.result
             if isinstance(event, _Asked):
                 self._asked.append(event.future)
+            elif isinstance(event, _Restore):
+                text = "a snapshot is being taken: try again in a moment"
+                self._node.notifier.fail_one(event.future, EnqueueTimeoutError(text))
             elif isinstance(event, _Stop):
                 self._stopping = True
                 raise RaftShutdownError()
@@ -224,6 +261,48 @@ class Snapshotter:
         self._keeps = any(other.index >= meta.index for other in kept)
         return any(other.id == meta.id for other in kept)
 
+    # -- a snapshot from outside -------------------------------------------------------------------
+
+    def _restore(self, event: _Restore) -> None:
+        """Bring the bytes to the disk, and leave the rest to the leader."""
+        try:
+            place = self._ask_main(lambda answer: RestoreAsked(answer, event.meta, event.future))
+            self._write_restore(event, place)
+        except RaftError as error:
+            self._node.inbox.put(RestoreEnded(event.future))
+            self._node.notifier.fail_one(event.future, error)
+
+    def _write_restore(self, event: _Restore, place: RestorePlace) -> None:
+        sink = self._store.create(
+            1, place.index, place.term, place.configuration, place.configuration_index, self._node.transport
+        )
+        try:
+            self.is_writing = True
+            size = copy_all(event.source, sink, event.meta.size)
+            self.is_writing = False
+            meta = SnapshotMeta(
+                sink.id, place.index, place.term, place.configuration, place.configuration_index, size
+            )
+            if event.deadline is not None and self._node.runtime.now() >= event.deadline:
+                raise EnqueueTimeoutError(
+                    "reading the snapshot took longer than the caller allowed: nothing has changed"
+                )
+            self._ask_main(lambda answer: RestoreWritten(answer, meta, sink, event.future))
+        except BaseException:
+            sink.cancel()
+            raise
+        finally:
+            self.is_writing = False
+
+    def _ask_main(self, question: Callable[[Callable[[Any], None]], LeaderQuestion]) -> Any:
+        """Ask the leader role; return its answer.
+
+        Raises:
+            RaftError: what it answered, or the server stops.
+        """
+        self._node.inbox.put(question(lambda result: self._inbox.put(_Answer(result))))
+        return self._wait_for_answer()
+
     def _dispose(self, event: Any) -> None:
-        if isinstance(event, _Asked):
+        if isinstance(event, _Asked | _Restore):
             self._node.notifier.fail([event.future], RaftShutdownError)

@@ -15,10 +15,10 @@ from ..errors import NotVoterError, RaftError, TransportError, UnsupportedProtoc
 from ..events import (
     BootstrapRequested,
     CampaignRequested,
+    LeaderQuestion,
     LeaderRequest,
     NodeFailed,
     ProposalsWaiting,
-    ReadIndexAsked,
     StandingHeard,
     StopRequested,
 )
@@ -83,7 +83,7 @@ class Arrival:
                     refuse_proposals(node)
                 case BootstrapRequested():
                     refuse_bootstrap(node, event, f"{node.id} is about to bootstrap by itself")
-                case LeaderRequest() | ReadIndexAsked():
+                case LeaderRequest() | LeaderQuestion():
                     refuse_request(node, event)
                 case CampaignRequested():
                     text = f"{node.id} does not stand for election: it does not know yet what it may have promised"

@@ -9,7 +9,7 @@ from typing import Protocol
 from .. import rpc_handlers
 from ..context import NodeContext
 from ..errors import CantBootstrapError, NodeFailedError, NotLeaderError, TransportError
-from ..events import BootstrapRequested, LeaderRequest, NodeFailed, ReadIndexAsked
+from ..events import BootstrapRequested, LeaderQuestion, LeaderRequest, NodeFailed
 from ..installing import SnapshotStep, answer_snapshot
 from ..messages import AppendEntriesRequest, TimeoutNowRequest, TimeoutNowResponse
 from ..transport.base import IncomingRpc
@@ -87,7 +87,7 @@ def refuse_bootstrap(node: NodeContext, event: BootstrapRequested, why: str) -> 
     node.notifier.fail([event.future], lambda: CantBootstrapError(why))
 
 
-def refuse_request(node: NodeContext, event: LeaderRequest | ReadIndexAsked) -> None:
+def refuse_request(node: NodeContext, event: LeaderRequest | LeaderQuestion) -> None:
     """This server does not lead."""
     leader_id, address = node.state.leader or (None, None)
 

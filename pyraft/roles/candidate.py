@@ -13,12 +13,13 @@ from ..events import (
     CampaignRequested,
     ConfigReloaded,
     HigherTermSeen,
+    LeaderQuestion,
     LeaderRequest,
     NodeFailed,
     PeerHeard,
     PeerMatched,
     ProposalsWaiting,
-    ReadIndexAsked,
+    RestoreEnded,
     StandingHeard,
     StopRequested,
     TransferAnswered,
@@ -88,13 +89,20 @@ class Candidate:
                     node.notifier.resolve(event.future)  # it stands already
                 case BootstrapRequested():
                     refuse_bootstrap(node, event, f"{node.id} is a candidate: it has a cluster already")
-                case LeaderRequest() | ReadIndexAsked():
+                case LeaderRequest() | LeaderQuestion():
                     refuse_request(node, event)
                 case NodeFailed():
                     raise_failure(event)
                 case StopRequested():
                     return Next(RoleName.STOP)
-                case PeerMatched() | PeerHeard() | ConfigReloaded() | HigherTermSeen() | TransferAnswered():
+                case (
+                    RestoreEnded()
+                    | PeerMatched()
+                    | PeerHeard()
+                    | ConfigReloaded()
+                    | HigherTermSeen()
+                    | TransferAnswered()
+                ):
                     pass  # meant for a leader that this server is no more
                 case VoteReceived() | StandingHeard():
                     pass  # of an earlier role or election

@@ -13,12 +13,13 @@ from ..events import (
     CampaignRequested,
     ConfigReloaded,
     HigherTermSeen,
+    LeaderQuestion,
     LeaderRequest,
     NodeFailed,
     PeerHeard,
     PeerMatched,
     ProposalsWaiting,
-    ReadIndexAsked,
+    RestoreEnded,
     StandingHeard,
     StopRequested,
     TransferAnswered,
@@ -83,7 +84,7 @@ class Follower:
                 case CampaignRequested():
                     if self._accept_campaign(event):
                         return Next(RoleName.CANDIDATE)
-                case LeaderRequest() | ReadIndexAsked():
+                case LeaderRequest() | LeaderQuestion():
                     refuse_request(node, event)
                 case ConfigReloaded():
                     self._draw_patience()
@@ -91,7 +92,7 @@ class Follower:
                     raise_failure(event)
                 case StopRequested():
                     return Next(RoleName.STOP)
-                case PeerMatched() | PeerHeard() | HigherTermSeen() | TransferAnswered():
+                case RestoreEnded() | PeerMatched() | PeerHeard() | HigherTermSeen() | TransferAnswered():
                     pass  # meant for a leader that this server is no more
                 case VoteReceived() | StandingHeard():
                     pass  # meant for a role that this server has left

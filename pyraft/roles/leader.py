@@ -36,6 +36,9 @@ from ..events import (
     PeerMatched,
     ProposalsWaiting,
     ReadIndexAsked,
+    RestoreAsked,
+    RestoreEnded,
+    RestoreWritten,
     StandingHeard,
     StopRequested,
     TransferAnswered,
@@ -56,6 +59,7 @@ from ..sessions import Leadership, Session
 from ..state import RaftState
 from ..transport.base import IncomingRpc
 from .base import Next, RoleName, answer, leaders_term, raise_failure, refuse_bootstrap
+from .external_restore import ExternalRestore
 from .membership_changes import MembershipChanges
 from .read_rounds import ReadRounds
 from .transfer import Transfers
@@ -105,6 +109,7 @@ class Leader:
         self._changes = MembershipChanges(node, self)
         self._reads = ReadRounds(node, self._leadership, self._contacts, self._beat_now)
         self._transfers = Transfers(node, self._leadership.term, self._match_of, self._is_heard)
+        self._restore = ExternalRestore(node, self)
         self._departure: Next | None = None  # where to go once this server is no voter any more
         self._in_flight: deque[_Batch] = deque()
         self._lease_check_at = 0.0
@@ -171,6 +176,12 @@ class Leader:
                     self._changes.go_on()  # one may have waited for the end of the transfer
                 case ReadIndexAsked():
                     self._reads.read(event.answer, self._may_read())
+                case RestoreAsked():
+                    self._restore.ask(event)
+                case RestoreWritten():
+                    self._restore.written(event)
+                case RestoreEnded():
+                    self._restore.gave_up(event)
                 case CampaignRequested():
                     node.notifier.resolve(event.future)  # it leads already
                 case BootstrapRequested():
@@ -187,6 +198,8 @@ class Leader:
 
     def _on_request(self, request: LeaderRequest) -> None:
         match request:
+            case MembershipRequested() if self._transfers.is_active:
+                self._node.notifier.fail([request.future], _handing_over(self._node.id))
             case MembershipRequested():
                 self._changes.add(request)
             case TransferRequested():
@@ -219,6 +232,8 @@ class Leader:
         if self._transfers.is_active:
             self._refuse_during_transfer()
             return None
+        if self._restore.is_active:
+            return None  # its end pokes
         if not self._has_room():
             return None  # the FSM pokes when it gets on
         proposals = node.proposals.take(config.max_append_entries, config.max_append_bytes)
@@ -425,13 +440,47 @@ class Leader:
 
     def can_change(self) -> bool:
         """Source: dissertation §4.1, and its erratum: not before an own-term entry is committed."""
-        configurations = self._node.state.configurations
         return (
-            self._may_read()
-            and configurations.latest_index == configurations.committed_index
+            self.is_settled()
             and not self._transfers.is_active
+            and not self._restore.is_active
             and self._departure is None
         )
+
+    def is_settled(self) -> bool:
+        configurations = self._node.state.configurations
+        return self._may_read() and configurations.latest_index == configurations.committed_index
+
+    def is_handing_over(self) -> bool:
+        return self._transfers.is_active
+
+    def take_commands(self) -> None:
+        self._node.proposals.channel.poke()
+        self._changes.go_on()
+
+    def stand_on_snapshot(self, written: RestoreWritten, lost: Callable[[], RaftError]) -> None:
+        """Give up the log for a snapshot from outside.
+
+        Raises:
+            StorageError: as ``_append``.
+
+        """
+        node, meta = self._node, written.meta
+        # First: what is on its way to a peer must not be sent with the new commit index.
+        former, self._peers = self._peers, {}
+        for peer in former.values():
+            peer.end()
+        in_flight = [future for batch in self._in_flight for future in batch.futures if future is not None]
+        node.notifier.fail(in_flight, lost)
+        self._in_flight.clear()
+        node.state.take_snapshot_position(meta)
+        self._leadership.commit_index = self._written = meta.index
+        node.fsm.restore(meta, node.snapshots.opener(meta))
+        for id, peer in former.items():
+            self._start_replicating(peer.session.peer)
+            self._peers[id].session.contact = peer.session.contact
+        transition = self._append([self._own_entry(LogType.NOOP, b"")], [written.future])
+        self._departure = self._departure or transition
 
     def append_configuration(self, configuration: Configuration, future: RaftFuture[None]) -> None:
         """Append ``configuration``, which is in force from here on.
