@@ -19,7 +19,9 @@ RaftError
 ├── WouldDeadlockError          (also a RuntimeError) waited where waiting can never end
 ├── ShutdownTimeoutError        (also a TimeoutError) user code does not return
 ├── LogNotFoundError            (also a KeyError)
-└── CantBootstrapError, NotVoterError, NothingNewToSnapshotError, UnsupportedProtocolError, TransportError
+├── ReadTimeoutError            (also a TimeoutError) ask again: a read changes nothing
+└── CantBootstrapError, NotVoterError, NothingNewToSnapshotError, SnapshotFailedError, TransferFailedError,
+    UnsupportedProtocolError, TransportError
 
 Imports nothing, so that every layer may use it.
 """

@@ -404,10 +404,11 @@ class Raft:
     def leadership_transfer(self, id: str | None = None, address: str | None = None) -> RaftFuture[None]:
         """Hand leadership to the voter ``id``, or to the most up to date one.
 
-        The future resolves once that server leads, as far as this one has heard, and fails
-        with TransferFailedError after about an election timeout; then, or if another server
-        won, this one may lead again.  Meanwhile commands fail with
-        LeadershipTransferInProgressError.  Also NotLeaderError, NotVoterError, ConfigError.
+        The future resolves once that server leads, as far as this one has heard.  It has one
+        election timeout to catch up, and another one to be elected; after that, or if another
+        server won, the future fails with TransferFailedError, and this one may lead again.
+        Meanwhile commands fail with LeadershipTransferInProgressError.  It also fails with
+        NotLeaderError, NotVoterError and ConfigError.
 
         Source: dissertation §3.10.
         """

@@ -96,7 +96,8 @@ class SnapshotStore(ABC):
     def open(self, id: str) -> tuple[SnapshotMeta, BinaryIO]:
         """The snapshot named ``id`` and a reader of its bytes, which the caller closes.
 
-        The reader goes on when the store drops the snapshot meanwhile.
+        It reads from front to end, and need not be able to seek.  It goes on when the store drops
+        the snapshot meanwhile.
 
         Raises:
             CorruptStoreError: it is not what was written.
