@@ -251,13 +251,19 @@ class Judge:
         found = [configuration.find(id) for configuration in configurations]
         return [server.address for server in found if server is not None]
 
-    def may_be_counted_on(self, id: str) -> bool:
-        """Whether the server is a member, or would be by a configuration in anybody's log after that."""
+    def is_forgotten(self, id: str) -> bool:
+        """Whether everybody who may yet stand for election knows that the server is no member.
+
+        Only then may its disk be replaced: a server that lags would take the votes of the empty
+        disks of all that were removed meanwhile, and a majority of its old configuration knows nothing.
+        """
         if self.members.find(id) is not None:
-            return True
-        logs = [self._seen[other].disk for other in self._seen]
-        return any(
-            log.members_index > self._members.index and log.members.find(id) is not None for log in logs
+            return False
+        logs = {other: self._seen[other].disk for other in self._seen if other != id}
+        return not any(
+            log.members.is_voter(other)
+            and (log.members_index < self._members.index or log.members.find(id) is not None)
+            for other, log in logs.items()
         )
 
     def has_left(self, server: SimServer) -> bool:
@@ -518,12 +524,13 @@ class Judge:
             self._broken("I2", f"{server.id} leads term {seen.led_in} and appends an entry of term {term}")
         if before < term and index > 1 and log.type is not LogType.NOOP:
             self._broken("I6", f"{server.id} stores {log!r}, and no no-op begins its term (§8)")
-        joined = []
-        if log.type is LogType.CONFIGURATION:
+        is_configuration, joined = log.type is LogType.CONFIGURATION, []
+        if is_configuration:
             joined = self._members.stored(server.id, seen, log, self.committed)
         self._known(server, log, before)
         seen.disk.append(log)
-        self.timekeeper.voters_joined(server.id, joined)
+        if is_configuration:
+            self.timekeeper.voters_changed(server.id)
         if any(self.seen(voter.id).got_snapshot for voter in joined):
             self.scout.reached("new voter had got a snapshot")
         if index < len(self.committed) and self.committed[index].term != term:

@@ -124,10 +124,10 @@ class Churn(Askers):
         self._add(cluster, server, rng)
 
     def _may_renew(self, cluster: SimCluster, server: SimServer) -> bool:
-        """Whether nobody counts on what the server holds, nor will because of what is on its way."""
+        """Whether nobody counts on what the server held, nor will because of what is on its way."""
         if server.is_frozen or self._asked.get(server.id):
             return False
-        return not cluster.judge.may_be_counted_on(server.id)
+        return cluster.judge.is_forgotten(server.id)
 
     def _add(self, cluster: SimCluster, server: SimServer, rng: random.Random) -> None:
         id, address = server.id, server.address

@@ -6,11 +6,10 @@ because its threads were held back or its disk wrote, does not count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..configuration import Server
 from ..errors import RaftError
 from ..messages import (
     AnyRequest,
@@ -74,12 +73,13 @@ class Timekeeper:
     def elected(self, server: str) -> None:
         """A leader gets one lease to reach its peers."""
         self._answers[server] = {}
-        self.voters_joined(server, self._cluster.judge.seen(server).disk.members.voters)
+        self.voters_changed(server)
 
-    def voters_joined(self, leader: str, voters: Iterable[Server]) -> None:
-        """So does each of ``voters``, which count from now on."""
+    def voters_changed(self, leader: str) -> None:
+        """It gets one more when others count."""
         answers = self._answers.get(leader)
         if answers is not None:
+            voters = self._cluster.judge.seen(leader).disk.members.voters
             answers.update({voter.id: self._instant(leader) for voter in voters})
 
     def gave_up(self, server: SimServer) -> None:
