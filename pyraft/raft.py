@@ -356,8 +356,8 @@ class Raft:
                 EnqueueTimeoutError, and nothing has changed).
 
         Returns a future that resolves once the change is committed.  It fails with ConfigError
-        if the change is illegal, NotLeaderError, or LeadershipLostError (it may still happen).
-        While leadership is being handed over it waits.
+        if the change is illegal, NotLeaderError, LeadershipTransferInProgressError, or
+        LeadershipLostError (it may still happen).
 
         Source: dissertation §4.1, §4.2.1.
         """
