@@ -97,23 +97,15 @@ class MembershipChanges:
         return min([soonest, *(r.deadline for r in requests if r.deadline is not None)])
 
     def expire(self) -> None:
-        """Give up what has waited for too long."""
+        """Give up what has waited for too long, and go on with the rest."""
         now = self._node.runtime.now()
         late = [r for r in self._waiting if r.deadline is not None and r.deadline <= now]
         for request in late:
             self._waiting.remove(request)
             self._fail(request, f"{request.change} waited in vain for its turn behind another change")
-        current = self._catching_up
-        if current is None:
-            return
-        deadline = current.request.deadline
-        session = self._cluster.session_of(current.request.change.id)
-        heard = session.contact if session is not None else -inf
-        if deadline is not None and deadline <= now:
-            self._give_up(current, "it did not catch up in the time that the caller gave it")
-        elif now - max(heard, current.began) > _UNREACHABLE_AFTER * self._node.config.election_timeout:
-            self._give_up(current, "it cannot be reached: is it running, and is that its address?")
-        self.go_on()
+        if self._catching_up is not None:
+            self._expire_catching_up(self._catching_up, now)
+        self.go_on()  # a transfer may have been given up, too
 
     def end(self, make_error: Callable[[], RaftError]) -> None:
         """The leadership ends: none of these is in the log."""
@@ -125,6 +117,15 @@ class MembershipChanges:
         self._node.notifier.fail([request.future for request in requests], make_error)
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _expire_catching_up(self, current: _CatchingUp, now: float) -> None:
+        deadline = current.request.deadline
+        session = self._cluster.session_of(current.request.change.id)
+        heard = session.contact if session is not None else -inf
+        if deadline is not None and deadline <= now:
+            self._give_up(current, "it did not catch up in the time that the caller gave it")
+        elif now - max(heard, current.began) > _UNREACHABLE_AFTER * self._node.config.election_timeout:
+            self._give_up(current, "it cannot be reached: is it running, and is that its address?")
 
     def _begin(self, request: MembershipRequested) -> None:
         configurations = self._node.state.configurations

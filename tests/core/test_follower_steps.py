@@ -2,13 +2,22 @@
 
 import pytest
 
-from pyraft import CantBootstrapError, ConfigError, Configuration, NotVoterError
+from pyraft import (
+    CantBootstrapError,
+    ConfigError,
+    Configuration,
+    NotVoterError,
+    StorageError,
+    TransportError,
+)
 from pyraft.configuration import Server, Suffrage, encode_configuration
+from pyraft.installing import SnapshotStep
 from pyraft.log import Log, LogType
-from pyraft.messages import RpcHeader, TimeoutNowRequest
-from pyraft.roles.base import accept_timeout_now
+from pyraft.messages import InstallSnapshotRequest, RpcHeader, TimeoutNowRequest
+from pyraft.roles.base import accept_timeout_now, answer
 from pyraft.rpc_handlers import on_append_entries
 from pyraft.rules.election import Ballot, Newborn
+from pyraft.snapshots.base import SnapshotMeta
 from pyraft.state import load_ballot
 from pyraft.transport.base import IncomingRpc
 from tests.logs import entries, indexes
@@ -104,6 +113,26 @@ def test_a_configuration_that_replaces_another_is_the_one_in_force():
 
     assert node.state.configuration == voters("s1", "s3")
     assert node.state.configurations.committed == S1_TO_S3
+
+
+# -- snapshots of a leader --
+
+
+def test_who_waits_for_a_snapshot_to_be_installed_is_answered_even_if_the_disk_fails():
+    node = server("11", term=2)
+    request = InstallSnapshotRequest(RpcHeader("s2", "s2"), 2, 10, 2, S1_TO_S3, 1, 5)
+    step = SnapshotStep(node, request, SnapshotMeta("s", 10, 2, S1_TO_S3, 1, 5))
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    node.state.log._store.delete_range = full
+
+    with pytest.raises(StorageError):
+        answer(node, step)
+
+    assert step._over.wait(0)
+    assert isinstance(step.wait(), TransportError)
 
 
 # -- on a running server --

@@ -1,17 +1,26 @@
 """The FSM thread: log order, never a gap, every future told, and what stops the server."""
 
 import errno
+import io
 import threading
 
 import pytest
 
 from pyraft import BatchingFSM, ConfigurationStore
 from pyraft.configuration import encode_configuration
-from pyraft.errors import CorruptStoreError, FSMFailedError, NodeFailedError, RaftShutdownError
+from pyraft.errors import (
+    CorruptStoreError,
+    FSMFailedError,
+    NodeFailedError,
+    OutcomeUnknownError,
+    RaftShutdownError,
+)
 from pyraft.fsm_runner import FsmRunner
 from pyraft.futures import ApplyFuture
 from pyraft.log import Log, LogType
+from pyraft.rules.election import LogPosition
 from pyraft.runtime import ThreadRuntime
+from pyraft.snapshots.base import SnapshotMeta
 from tests.logs import entries, indexes, node_log
 from tests.nodes import PATIENCE, RecordingFSM, eventually, fail_here, voters
 from tests.threads import in_thread
@@ -390,6 +399,49 @@ def test_a_store_configuration_that_raises_stops_the_server():
     assert "store_configuration" in str(stopped)
 
 
+# -- snapshots that replace the state --
+
+
+def snapshot_of(index, state=b"state"):
+    return SnapshotMeta(f"up-to-{index}", index, 1, voters("n1"), 1, len(state)), lambda: io.BytesIO(state)
+
+
+def pruned():
+    raise CorruptStoreError("no such snapshot")
+
+
+def test_a_command_whose_effect_came_with_a_snapshot_says_that_its_outcome_is_unknown():
+    log = node_log("11111")
+    running = Running(Stuck(), log)
+    running.apply(b"busy")
+    assert running.fsm.entered.wait(PATIENCE)
+    [replaced] = running.apply(b"replaced", first=4)
+    log.reset(LogPosition(2, 100))
+    running.runner.restore(*snapshot_of(100))
+    running.fsm.leave.set()
+
+    error = replaced.exception(PATIENCE)
+
+    assert type(error) is OutcomeUnknownError
+    eventually(lambda: running.runner.applied_index == 100, "it goes on")
+    assert running.end() is None
+
+
+def test_of_two_snapshots_that_came_while_the_fsm_was_busy_only_the_newer_one_is_opened():
+    log = node_log("1")
+    running = Running(Stuck(), log)
+    running.apply(b"busy")
+    assert running.fsm.entered.wait(PATIENCE)
+    for index, kept in ((50, False), (100, True)):
+        meta, opener = snapshot_of(index)
+        log.reset(LogPosition(1, index))
+        running.runner.restore(meta, opener if kept else pruned)  # the store keeps the newest one only
+    running.fsm.leave.set()
+
+    eventually(lambda: running.runner.applied_index == 100 or running.runner.stopping, "it has the newer one")
+    assert running.end() is None
+
+
 # -- stopping --
 
 
@@ -420,14 +472,15 @@ def test_what_is_committed_after_the_end_is_failed_at_once():
     assert isinstance(given[0].exception(0), RaftShutdownError)
 
 
-def test_abandoning_a_stuck_thread_fails_all_it_still_has_and_its_late_result_changes_nothing():
+@pytest.mark.parametrize("drain", [False, True])
+def test_abandoning_a_stuck_thread_fails_all_it_still_has_and_its_late_result_changes_nothing(drain):
     running = Running(Stuck())
     given = running.apply(b"a", b"b")
     behind = running.apply(b"c", first=3)
     assert running.fsm.entered.wait(PATIENCE)
     assert running.runner.calling == "apply"
 
-    running.runner.stop()
+    running.runner.stop(drain)
     running.runner.abandon()
 
     errors = [future.exception(0) for future in [*given, *behind]]

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from pyraft import Config, ConfigError, RaftState, ReloadableConfig
+from pyraft import Config, ConfigError, RaftShutdownError, RaftState, ReloadableConfig
 from pyraft.messages import AppendEntriesRequest
 from pyraft.snapshots import InmemSnapshotStore
 from tests.integration.clusters import PATIENCE, Cluster, config, eventually
@@ -62,6 +62,15 @@ def test_settings_that_cannot_work_change_nothing_at_all(change, reason):
 def test_something_else_is_refused_with_what_to_pass():
     with stage() as s, pytest.raises(ConfigError, match=r"use for example replace\(raft.reloadable_config"):
         s.raft.reload_config(Config(local_id="s1"))
+
+
+def test_a_server_that_was_shut_down_takes_no_settings():
+    with stage() as s:
+        settings = s.raft.reloadable_config()
+        s.raft.shutdown().result(PATIENCE)
+
+        with pytest.raises(RaftShutdownError):
+            s.raft.reload_config(settings)
 
 
 def test_a_follower_stands_as_soon_as_shorter_timeouts_say():

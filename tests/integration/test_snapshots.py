@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import itertools
 
 import pytest
 
 from pyraft import (
+    Configuration,
     CorruptStoreError,
     FSMFailedError,
     FSMSnapshot,
     NothingNewToSnapshotError,
+    Raft,
     SnapshotFailedError,
+    recover_cluster,
 )
-from pyraft.snapshots import InmemSnapshotStore
-from tests.integration.clusters import PATIENCE, Cluster, Recorder, config, eventually
+from pyraft.logstore import InmemStore
+from pyraft.rules.election import Ballot
+from pyraft.snapshots import FileSnapshotStore, InmemSnapshotStore
+from pyraft.state import BALLOT_KEY, encode_ballot
+from pyraft.transport import InmemNetwork, InmemTransport
+from tests.integration.clusters import ALONE, PATIENCE, Cluster, Recorder, config, eventually
 
 SMALL = {"snapshot_threshold": 20, "snapshot_interval": 0.02, "trailing_logs": 5}
 
@@ -270,6 +279,134 @@ def test_a_leader_whose_snapshot_is_damaged_takes_another_one_for_a_server_that_
         leader.raft.add_voter("n4", new.address, timeout=PATIENCE).result(PATIENCE)
 
         cluster.check_nothing_lost()
+
+
+@pytest.fixture
+def short_memory(monkeypatch):
+    """Logs keep next to nothing in memory, as if much more had been written."""
+    monkeypatch.setattr("pyraft.node_log._RECENT_ENTRIES", 1)
+    monkeypatch.setattr("pyraft.node_log._SMALL_CHUNK_ENTRIES", 1)
+
+
+def test_a_leader_whose_snapshot_is_damaged_takes_another_one_although_nothing_is_new(short_memory):
+    with Cluster(settings=config(2.0, trailing_logs=0), make_snapshots=Broken) as cluster:
+        cluster.start().write(10)
+        leader = cluster.leader()
+        damaged = leader.raft.snapshot().result(PATIENCE).id
+        eventually(lambda: leader.store.last_index() == 0, "the log is cut")
+        original = leader.snapshots.open
+
+        def open(id):
+            leader.snapshots.damaged = id == damaged
+            return original(id)
+
+        leader.snapshots.open = open
+        new = cluster.join("n4")
+
+        leader.raft.add_voter("n4", new.address, timeout=PATIENCE).result(PATIENCE)
+
+        cluster.check_nothing_lost()
+
+
+def damage(directory, id, file="state.bin"):
+    """Spoil one file of the snapshot ``id``."""
+    (directory / "snapshots" / id / file).write_bytes(b"damaged")
+
+
+def test_a_snapshot_behind_which_the_log_is_cut_is_not_sent_instead_of_a_damaged_newer_one(
+    tmp_path, short_memory
+):
+    numbers = itertools.count()
+    with Cluster(
+        settings=config(2.0, trailing_logs=2),
+        make_snapshots=lambda: FileSnapshotStore(tmp_path / str(next(numbers)), retain=2),
+    ) as cluster:
+        cluster.start().write(10)
+        leader = cluster.leader()
+        behind, other = cluster.followers(leader)
+        leader.raft.snapshot().result(PATIENCE)
+        eventually(
+            lambda: behind.raft.last_index == leader.raft.last_index, "it has what the snapshot covers"
+        )
+        cluster.stop(behind.id)
+        cluster.write(20, among=[leader.id, other.id])
+        newest = leader.raft.snapshot().result(PATIENCE)
+        eventually(lambda: leader.store.first_index() > 20, "the log is cut")
+        [directory] = [path.parents[1] for path in tmp_path.glob(f"*/snapshots/{newest.id}")]
+        damage(directory, newest.id)
+
+        cluster.start(behind.id)
+
+        cluster.check_nothing_lost()
+
+
+def test_a_server_whose_newest_snapshot_is_not_even_listed_does_not_go_back_to_the_one_before(tmp_path):
+    with Cluster(
+        ["n1"],
+        settings=config(ALONE, trailing_logs=0),
+        make_snapshots=lambda: FileSnapshotStore(tmp_path, retain=2),
+    ) as cluster:
+        cluster.start()
+        for _ in range(2):
+            cluster.write(3)
+            newest = cluster.leader().raft.snapshot().result(PATIENCE)
+        eventually(lambda: cluster.members["n1"].store.last_index() == 0, "the log is cut")
+        cluster.stop("n1")
+        damage(tmp_path, newest.id, "meta.json")
+
+        with pytest.raises(CorruptStoreError, match="was known to be committed"):
+            cluster.start()
+
+
+def received(snapshots, index):
+    """A snapshot of a leader, whose state is all that it covers."""
+    sink = snapshots.create(1, index, 1, Configuration.of_voters({"n1": "n1.test:1"}), 1, None)
+    sink.write(b"state up to %d" % index)
+    sink.close()
+    return sink.id
+
+
+@pytest.mark.parametrize("how", ["start", "recover"])
+def test_a_server_whose_newest_snapshot_is_damaged_and_has_no_log_does_not_go_back_to_the_one_before(
+    tmp_path, how
+):
+    snapshots, store = FileSnapshotStore(tmp_path, retain=2), InmemStore()
+    store.set(BALLOT_KEY, encode_ballot(Ballot(1)))
+    received(snapshots, 50)
+    damage(tmp_path, received(snapshots, 100))
+    settings = dataclasses.replace(config(), local_id="n1")
+    transport = InmemTransport(InmemNetwork(), "n1.test:1")
+
+    with pytest.raises(CorruptStoreError, match="snapshot and log together end at entry 50"):
+        if how == "start":
+            Raft(settings, Recorder(), store, store, snapshots, transport)
+        else:
+            configuration = Configuration.of_voters({"n1": "n1.test:1"})
+            recover_cluster(settings, Recorder(), store, store, snapshots, transport, configuration)
+
+
+class Overtaken(InmemSnapshotStore):
+    """While its first snapshot is being written, a newer one comes in from a leader."""
+
+    def create(self, version, index, *rest):
+        sink = super().create(version, index, *rest)
+        if not self.list():
+            newer = super().create(version, index + 1, *rest)
+            newer.write(b"newer")
+            newer.close()
+        return sink
+
+
+def test_snapshots_go_on_after_one_that_was_overtaken_while_it_was_written():
+    settings = config(ALONE, snapshot_threshold=10, snapshot_interval=0.01)
+    with Cluster(["n1"], settings=settings, make_snapshots=Overtaken) as cluster:
+        cluster.start().write(10)
+        member = cluster.members["n1"]
+        eventually(lambda: member.snapshots.list(), "the first one was overtaken")
+
+        cluster.write(30)
+
+        eventually(lambda: member.raft.status().snapshot_index >= 20, "another one is taken")
 
 
 def test_a_full_disk_while_a_snapshot_is_written_is_an_error_and_nothing_more():
