@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from .configuration import Configuration
 from .context import NodeContext
 from .errors import CorruptStoreError, TransportError, UnsupportedProtocolError
 from .log import Log
@@ -120,17 +121,12 @@ def on_request_vote(node: NodeContext, request: RequestVoteRequest) -> RequestVo
     """
     state = node.state
     candidate = request.header.id or request.header.addr
+    candidate_last = LogPosition(request.last_log_term, request.last_log_index)
+    members = _members_to_judge_by(state, candidate_last)
     granted = False
-    if may_be_heard(state.configuration, node.current_leader(), candidate, request.leadership_transfer):
+    if may_be_heard(members, node.current_leader(), candidate, request.leadership_transfer):
         before = state.ballot
-        ballot = decide_vote(
-            before,
-            state.log.last,
-            state.configuration,
-            candidate,
-            request.term,
-            LogPosition(request.last_log_term, request.last_log_index),
-        )
+        ballot = decide_vote(before, state.log.last, members, candidate, request.term, candidate_last)
         state.save_ballot(ballot)
         granted = grants(ballot, candidate, request.term)
         if granted:
@@ -147,17 +143,23 @@ def on_request_pre_vote(node: NodeContext, request: RequestPreVoteRequest) -> Re
     """
     state = node.state
     candidate = request.header.id or request.header.addr
-    granted = may_be_heard(state.configuration, node.current_leader(), candidate, False) and would_vote(
-        state.ballot,
-        state.log.last,
-        state.configuration,
-        candidate,
-        request.term,
-        LogPosition(request.last_log_term, request.last_log_index),
+    candidate_last = LogPosition(request.last_log_term, request.last_log_index)
+    members = _members_to_judge_by(state, candidate_last)
+    granted = may_be_heard(members, node.current_leader(), candidate, False) and would_vote(
+        state.ballot, state.log.last, members, candidate, request.term, candidate_last
     )
     # A granted pre-vote answers in the term asked about, a refused one in ours.
     term = request.term if granted else state.ballot.term
     return RequestPreVoteResponse(node.header, term, granted)
+
+
+def _members_to_judge_by(state: NodeState, candidate_last: LogPosition) -> Configuration:
+    """The configuration by which a candidate may vote or not; empty if we cannot know.
+
+    A candidate whose log goes further than ours may be a voter by a configuration that we have not
+    got yet, and then nobody could lead without our vote (dissertation §4.1).
+    """
+    return state.configuration if candidate_last <= state.log.last else Configuration()
 
 
 def on_standing(node: NodeContext) -> StandingResponse:

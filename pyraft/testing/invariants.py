@@ -460,9 +460,7 @@ class Judge:
     def snapshot_kept(self, server: str, stored: StoredSnapshot) -> None:
         """I5, I9: a snapshot is durable."""
         self._snapshot_watch.kept(server, stored, self.committed)
-        disk = self.seen(server).disk
-        if disk.snapshot is None or disk.snapshot.index < stored.meta.index:
-            disk.snapshot = stored.meta
+        self.seen(server).disk.keep(stored.meta)
 
     def _dropped(self, server: SimServer, seen: Seen, first: int, last: int) -> None:
         """Entries go and nothing comes: because of a snapshot."""
@@ -472,7 +470,7 @@ class Judge:
             self._suffix_dropped(server, seen, first)
         elif snapshot is None:
             self._broken("I9", f"{server.id} drops entries {first}..{last} behind no snapshot")
-        elif last <= snapshot.index and disk.holds_itself(snapshot):
+        elif last <= disk.covered:  # a newer one, which contradicts the log, may be there already
             disk.first = last + 1
             self.scout.reached("log compacted")
         elif last < end or disk.holds_itself(snapshot):
@@ -707,7 +705,8 @@ class Judge:
             if response.success:
                 self._acknowledged(server, seen, request, response)
         if isinstance(response, InstallSnapshotResponse) and isinstance(request, InstallSnapshotRequest):
-            self._may_stand_on_snapshot(seen, request.last_log_index)
+            if response.success:  # one that is refused may be durable all the same, and nobody stands on it
+                self._may_stand_on_snapshot(seen, request.last_log_index)
             holds = seen.holds(request.last_log_index, request.last_log_term)
             if response.success and not holds and seen.ballot.term <= request.term:
                 self._broken("I8", f"{server.id} says that it has the snapshot of {request.last_log_index}")

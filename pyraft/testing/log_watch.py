@@ -24,12 +24,14 @@ class DiskLog:
         logs: by index, from a dummy at 0 on, with what a snapshot covers.
         first: of the oldest entry that is really on the disk.
         snapshot: the newest durable one.
+        covered: up to where the latest of those ends that the log agrees with.
     """
 
     def __init__(self) -> None:
         self.logs: list[Log] = [Log()]
         self.first = 1
         self.snapshot: SnapshotMeta | None = None
+        self.covered = 0
         self._members: list[tuple[int, Configuration]] = [(0, Configuration())]
 
     @property
@@ -63,6 +65,13 @@ class DiskLog:
         for log in committed[common + 1 : index + 1]:
             self.append(log)
         self.first = index + 1
+
+    def keep(self, snapshot: SnapshotMeta) -> None:
+        """A snapshot is durable."""
+        if self.snapshot is None or self.snapshot.index < snapshot.index:
+            self.snapshot = snapshot
+        if self.holds_itself(snapshot):
+            self.covered = max(self.covered, snapshot.index)
 
     def holds_itself(self, snapshot: SnapshotMeta) -> bool:
         """Whether the log reaches to the snapshot's end and agrees with it there."""

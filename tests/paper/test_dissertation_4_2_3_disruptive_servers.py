@@ -3,9 +3,9 @@
 import pytest
 
 from pyraft.configuration import Configuration
-from pyraft.rpc_handlers import on_append_entries, on_request_vote
-from pyraft.rules.election import may_be_heard
-from tests.nodes import S1_TO_S3, append_request, server, stage, vote_request
+from pyraft.rpc_handlers import on_append_entries, on_request_pre_vote, on_request_vote
+from pyraft.rules.election import Ballot, may_be_heard
+from tests.nodes import S1_TO_S3, append_request, pre_vote_request, server, stage, vote_request
 
 
 @pytest.mark.parametrize(
@@ -66,10 +66,19 @@ def test_a_candidate_that_the_leader_chose_is_heard_at_once():
 def test_a_removed_server_changes_nothing_even_when_nobody_leads():
     node = server("1", term=2)
 
-    answer = on_request_vote(node, vote_request(50, last=(9, 9), candidate="s9"))
+    answer = on_request_vote(node, vote_request(50, last=(1, 1), candidate="s9"))
 
     assert not answer.granted
     assert node.state.ballot.term == 2
+
+
+def test_a_candidate_that_we_do_not_know_gets_our_vote_if_its_log_goes_further():
+    """It may be a voter by a configuration that we lack, and nobody else can lead (§4.1)."""
+    node = server("1", term=2)
+
+    assert on_request_pre_vote(node, pre_vote_request(3, last=(2, 1), candidate="s9")).granted
+    assert on_request_vote(node, vote_request(3, last=(2, 1), candidate="s9")).granted
+    assert node.state.ballot == Ballot(3, "s9")
 
 
 def test_a_leader_is_not_deposed_by_the_larger_term_of_a_server_that_was_cut_off():

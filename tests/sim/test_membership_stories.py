@@ -210,6 +210,23 @@ def test_two_operators_at_once_make_one_change_after_the_other(start):
     cluster.check()
 
 
+def test_a_voter_that_does_not_know_the_new_one_yet_votes_for_it(start):
+    cluster = start(servers=2, seed=1)
+    put(cluster, "x", "1")
+    leader, lagging, new = cluster.leader(), follower(cluster), cluster.add_server()
+    future = leader.raft.add_voter(new.id, new.address)
+    cluster.run_until(lambda: new.disk.last_index == leader.disk.last_index)
+    cluster.partition([lagging])
+    future.result(5)
+    assert lagging.raft.get_configuration().result().find(new.id) is None
+
+    cluster.crash(leader)
+    cluster.heal()
+
+    assert cluster.leader(10) is new  # nobody else has the whole log, and two of three are there
+    cluster.check()
+
+
 def test_a_new_voter_that_cannot_be_reached_is_not_added_and_harms_nobody(start):
     cluster = start(servers=3, seed=9)
     leader, stranger = cluster.leader(), cluster.add_server()
