@@ -25,11 +25,27 @@ from pyraft import (
 )
 from pyraft.events import PeerMatched, TransferRequested
 from pyraft.futures import RaftFuture
-from pyraft.messages import AppendEntriesRequest
+from pyraft.log import Log, LogType
+from pyraft.messages import (
+    AppendEntriesRequest,
+    ReadIndexRequest,
+    ReadIndexResponse,
+    RpcHeader,
+    TimeoutNowRequest,
+)
 from pyraft.roles.leader import Leader
 from pyraft.roles.read_rounds import ReadRounds
 from pyraft.sessions import Leadership
-from tests.nodes import PATIENCE, RecordingFSM, StallingStore, append_request, eventually, server, stage
+from tests.nodes import (
+    PATIENCE,
+    RecordingFSM,
+    StallingStore,
+    append_request,
+    eventually,
+    server,
+    stage,
+    vote_request,
+)
 
 # -- F: what a future says, and when -----------------------------------------------------------
 
@@ -72,19 +88,36 @@ def test_fix_F3_every_future_is_resolved_when_a_leader_shuts_down(last):
 
 def test_fix_F3_what_the_main_thread_has_not_looked_at_yet_is_resolved_too():
     store = StallingStore()
-    with stage(store=store) as s:
+    with stage(store=store, max_uncommitted_entries=1) as s:
         s.make_it_lead()
         s.raft.apply(b"first").result(PATIENCE)
+        s.s2.holds_appends = s.s3.holds_appends = True  # so that there is no room, and commands wait
         store.open.clear()
         s.raft.apply(b"keeps the main thread in its write")
         assert store.stalled.wait(PATIENCE)
 
         futures = [ask(s.raft) for ask in ON_A_LEADER.values() for _ in range(20)]
         over = s.raft.shutdown()
+        futures += [ask(s.raft) for ask in ON_A_LEADER.values()]  # behind it in the queue
         store.open.set()
 
         over.result(PATIENCE)
-        assert all(future.done() for future in futures)
+        assert [future for future in futures if not future.done()] == []
+
+
+def test_fix_F3_a_transfer_that_waits_for_the_next_leader_is_resolved_too():
+    with stage() as s:
+        s.make_it_lead()
+        s.raft.apply(b"first").result(PATIENCE)
+        future = s.raft.leadership_transfer("s2")
+        eventually(lambda: s.s2.received(TimeoutNowRequest), "it is told to stand")
+        s.s2.sends(vote_request(s.raft.term + 1, last=(99, 99), transfer=True))
+        eventually(lambda: s.raft.state is RaftState.FOLLOWER, "it has stepped down")
+        assert not future.done()
+
+        s.raft.shutdown().result(PATIENCE)
+
+        assert future.done()
 
 
 class Slow(RecordingFSM):
@@ -262,6 +295,28 @@ def test_fix_G4_a_read_index_is_given_when_it_is_applied_here():
         assert s.raft.applied_index >= written.index
 
 
+def test_fix_G4_a_follower_that_is_behind_the_read_index_applies_first():
+    with stage() as s:
+        commands = [Log(index, 2, LogType.COMMAND, b"%d" % index) for index in range(2, 6)]
+        s.s2.sends(append_request(2, prev=(1, 1), logs=commands, commit=3))
+        eventually(lambda: s.raft.applied_index == 3, "a part is applied")
+
+        def confirms(rpc):
+            if isinstance(rpc.request, ReadIndexRequest):
+                rpc.respond(ReadIndexResponse(RpcHeader("s2", "s2"), 2, 5))
+
+        s.s2.answer = confirms
+        future = s.raft.read_index()
+        runner = s.raft._node.context.fsm
+        eventually(lambda: runner._reads or future.done(), "the leader has answered")
+        assert not future.done()
+
+        s.s2.sends(append_request(2, prev=(5, 2), commit=5))
+
+        assert future.result(PATIENCE) == 5
+        assert s.raft.applied_index == 5
+
+
 # -- I: handing over ---------------------------------------------------------------------------
 
 
@@ -342,10 +397,13 @@ def test_fix_J9_shutdown_does_not_wait_for_peers_that_never_answer():
     patient = dict(heartbeat_timeout=600.0, election_timeout=600.0, leader_lease_timeout=600.0)
     with stage(**patient) as s:
         s.make_it_lead()
+        s.raft.apply(b"a").result(PATIENCE)
         s.s2.mute = s.s3.mute = True
-        s.raft.apply(b"a")
+        s.raft.verify_leader()  # sends a heartbeat at once, which nobody answers
         for peer in (s.s2, s.s3):
-            eventually(lambda p=peer: p.received(AppendEntriesRequest), "a call is under way")
+            eventually(
+                lambda p=peer: p.received(AppendEntriesRequest)[-1].is_heartbeat, "a call is under way"
+            )
 
         s.raft.shutdown().result(PATIENCE)
 
