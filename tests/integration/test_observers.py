@@ -122,7 +122,7 @@ def test_every_question_for_a_vote_is_observed_whatever_becomes_of_it():
 
 
 def test_heartbeats_that_fail_and_are_answered_again():
-    with stage(heartbeat_timeout=0.3, election_timeout=3.0, leader_lease_timeout=0.3) as s:
+    with stage(heartbeat_timeout=2.0, election_timeout=30.0, leader_lease_timeout=2.0) as s:
         failed = watching(s.raft, FailedHeartbeatObservation)
         resumed = watching(s.raft, ResumedHeartbeatObservation)
         s.make_it_lead()

@@ -220,17 +220,32 @@ def test_a_store_that_keeps_no_snapshot_leaves_the_log_as_it_is():
         assert member.store.last_index() == last
 
 
+class Unwilling(Recorder):
+    def snapshot(self):
+        raise ValueError("not today")
+
+
+class Wrong(Recorder):
+    def snapshot(self):
+        return "text"
+
+
 class Mute(Recorder):
     def snapshot(self):
         return Silent()
 
 
 class Silent(FSMSnapshot):
+    released = 0
+
     def persist(self, sink):
         pass
 
+    def release(self):
+        Silent.released += 1
 
-@pytest.mark.parametrize(("fsm", "text"), [(Mute, "wrote nothing")])
+
+@pytest.mark.parametrize(("fsm", "text"), [(Unwilling, "not today"), (Wrong, "str"), (Mute, "wrote nothing")])
 def test_an_fsm_that_gives_no_snapshot_is_named_and_nothing_has_changed(fsm, text):
     with stopped_cluster(["n1"], writes=3) as cluster:
         member = cluster.members["n1"]
@@ -241,6 +256,16 @@ def test_an_fsm_that_gives_no_snapshot_is_named_and_nothing_has_changed(fsm, tex
         assert not member.snapshots.list()
         cluster.start("n1")
         cluster.check_nothing_lost()
+
+
+def test_a_captured_state_is_released():
+    Silent.released = 0
+    with stopped_cluster(["n1"], writes=1) as cluster:
+        member = cluster.members["n1"]
+        with pytest.raises(SnapshotFailedError):
+            recover(member, Configuration.of_voters({"n1": member.address}), Mute())
+
+    assert Silent.released == 1
 
 
 class OutOfMemory(Recorder):
@@ -296,6 +321,24 @@ def test_a_damaged_newest_snapshot_falls_back_to_the_one_before(tmp_path):
 
         cluster.start("n1")
         cluster.check_nothing_lost()
+
+
+def test_a_log_that_ends_before_a_damaged_snapshot_is_refused_because_the_state_between_is_lost(tmp_path):
+    snapshots = FileSnapshotStore(tmp_path, retain=2)
+    with Cluster(["n1"], settings=config(0.05, trailing_logs=0), make_snapshots=lambda: snapshots) as cluster:
+        cluster.start()
+        for _ in range(2):
+            cluster.write(3)
+            cluster.leader().raft.snapshot().result(PATIENCE)
+        member = cluster.members["n1"]
+        eventually(lambda: member.store.last_index() == 0, "the log is cut")
+        cluster.stop("n1")
+        damage(tmp_path, snapshots.list()[0].id)
+
+        with pytest.raises(CorruptStoreError, match="is lost"):
+            recover(member, Configuration.of_voters({"n1": member.address}))
+        with pytest.raises(CorruptStoreError, match="is lost"):
+            cluster.start("n1")
 
 
 def test_when_no_snapshot_can_be_read_the_recovery_is_refused(tmp_path):
