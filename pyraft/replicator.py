@@ -12,6 +12,7 @@ Source: Raft paper §5.3; dissertation §10.2.1.
 
 from __future__ import annotations
 
+import io
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -107,6 +108,23 @@ class Snapshots(Protocol):
         """
 
 
+class _Progress(io.RawIOBase):
+    """A snapshot's bytes, and when some of them last went out.
+
+    Attributes:
+        began, at: instants: of the beginning, and of the latest piece.
+    """
+
+    def __init__(self, source: BinaryIO, runtime: Runtime) -> None:
+        self._source = source
+        self._runtime = runtime
+        self.began = self.at = runtime.now()
+
+    def read(self, size: int = -1) -> bytes:
+        self.at = self._runtime.now()
+        return self._source.read(size)
+
+
 class Replicator:
     """Sends one peer what it lacks."""
 
@@ -142,6 +160,7 @@ class Replicator:
         self._round_trip = 0.001  # seconds; adapts
         self._unreachable_since: float | None = None
         self._snapshots = snapshots
+        self._back_at = 0.0  # when the heartbeat's thread last found that the peer is back
         self._after_snapshot = 0  # where to go on after the latest one that was sent
         self._needs_snapshot = False  # what the peer lacks is not in our log any more
 
@@ -157,6 +176,7 @@ class Replicator:
 
     def peer_is_reachable(self) -> None:
         """The peer is back: no reason to wait any longer, nor to trust an old stream."""
+        self._back_at = self._runtime.now()
         self._inbox.put(_Reachable())
 
     def stop(self) -> None:
@@ -540,14 +560,23 @@ class Replicator:
             self._header.id,
         )
         session.state = "snapshot"
+        progress = _Progress(source, self._runtime)
+
+        def is_over() -> bool:
+            # A peer that was away, is back and says nothing has forgotten what was on its way.
+            now = self._runtime.now()
+            silent_since = max(progress.at, self._back_at)
+            is_forgotten = self._back_at > progress.began and now - silent_since > 2 * self._patience
+            return is_forgotten or not session.may_send(now, config.election_timeout)
+
         # A snapshot is of committed entries only, so it is right to send even if this
         # leadership should end at this moment; to go on for hours would be a waste.
         return self._transport.install_snapshot(
             session.peer,
             request,
-            source,
+            progress,  # type: ignore[arg-type]  # it only reads
             _PROGRESS_TIMEOUTS * config.election_timeout,
-            lambda: not session.may_send(self._runtime.now(), config.election_timeout),
+            is_over,
         )
 
     def _failed(self, error: RaftError) -> None:
