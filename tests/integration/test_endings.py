@@ -17,6 +17,7 @@ import pytest
 from pyraft import (
     Configuration,
     FSMFailedError,
+    FSMSnapshot,
     LeadershipLostError,
     Log,
     LogType,
@@ -37,7 +38,7 @@ from pyraft.node_log import NodeLog
 from pyraft.notifier import Notifier
 from pyraft.proposals import Proposal, ProposalQueue
 from pyraft.runtime import NotifyChannel, ThreadInbox, ThreadRuntime
-from pyraft.snapshots import DiscardSnapshotStore
+from pyraft.snapshots import DiscardSnapshotStore, InmemSnapshotStore
 from pyraft.transport import InmemNetwork, InmemTransport
 from pyraft.waiting import Waiters
 from tests.integration.clusters import (
@@ -50,6 +51,7 @@ from tests.integration.clusters import (
     config,
     eventually,
     leaves_no_thread,
+    pyraft_threads,
 )
 
 
@@ -333,6 +335,41 @@ def test_an_fsm_that_never_returns_fails_the_shutdown_and_names_thread_and_place
         assert not thread.is_alive()
     assert fsm.applied == [b"for ever"]
     assert type(stuck.exception()) is RaftShutdownError
+
+
+def test_a_state_that_is_never_written_fails_the_shutdown_and_whoever_waits_for_a_snapshot():
+    class Stuck(FSMSnapshot):
+        inside, gate = threading.Event(), threading.Event()
+
+        def persist(self, sink):
+            self.inside.set()
+            self.gate.wait()
+            sink.write(b"state")
+
+        def release(self):
+            pass
+
+    class Stubborn(Recorder):
+        def snapshot(self):
+            return Stuck()
+
+    with Cluster(["n1"], settings=config(ALONE), fsm=Stubborn, make_snapshots=InmemSnapshotStore) as cluster:
+        cluster.start().write(1)
+        raft = cluster.leader().raft
+        running = raft.snapshot()
+        assert Stuck.inside.wait(PATIENCE)
+        waiting = raft.snapshot()
+        try:
+            error = error_of(raft.shutdown(timeout=0.1))
+
+            assert type(error) is ShutdownTimeoutError
+            for words in ("pyraft-n1-snap", "FSMSnapshot.persist", "self.gate.wait()"):
+                assert words in str(error)
+            for future in (running, waiting):
+                assert type(future.exception(timeout=0)) is RaftShutdownError
+        finally:
+            Stuck.gate.set()
+    eventually(lambda: not pyraft_threads(), "it ends as soon as the user's code returns")
 
 
 def test_a_with_block_keeps_to_the_timeout_that_an_earlier_shutdown_gave():

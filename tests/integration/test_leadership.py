@@ -15,7 +15,8 @@ from pyraft import (
     ReadTimeoutError,
     TransferFailedError,
 )
-from tests.integration.clusters import PATIENCE, Cluster, config, eventually
+from tests.integration.clusters import ALONE, PATIENCE, Cluster, Gated, config, eventually
+from tests.nodes import append_request, stage
 
 
 @pytest.fixture
@@ -189,6 +190,30 @@ def test_a_read_goes_on_through_an_election(cluster):
 
     assert follower.raft.applied_index >= index
     assert follower.fsm.applied[-1] == cluster.acknowledged[-1]
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_read_ends_in_time_while_nobody_answers(leads):
+    with stage(heartbeat_timeout=600.0, election_timeout=600.0, leader_lease_timeout=600.0) as s:
+        if leads:
+            s.make_it_lead()
+            s.raft.apply(b"a").result(PATIENCE)
+        else:
+            s.s2.sends(append_request(2))
+        s.s2.mute = s.s3.mute = True
+
+        with pytest.raises(ReadTimeoutError):
+            s.raft.read_index(timeout=0.05).result(PATIENCE)
+
+
+def test_a_read_ends_in_time_while_the_fsm_is_busy():
+    with Cluster(["n1"], settings=config(ALONE), fsm=Gated) as cluster:
+        raft = cluster.start().leader().raft
+        raft.apply(b"busy")
+        assert cluster.members["n1"].fsm.inside.wait(PATIENCE)
+
+        with pytest.raises(ReadTimeoutError):
+            raft.read_index(timeout=0.2).result(PATIENCE)
 
 
 def test_reads_end_with_the_server(cluster):

@@ -22,9 +22,13 @@ from pyraft import (
     read_peers_json,
     recover_cluster,
 )
+from pyraft.configuration import encode_configuration
+from pyraft.log import Log, LogType
 from pyraft.logstore import InmemStore, LMDBStore
+from pyraft.messages import AppendEntriesResponse
+from pyraft.rules.election import Ballot
 from pyraft.snapshots import DiscardSnapshotStore, FileSnapshotStore, InmemSnapshotStore
-from pyraft.state import load_ballot
+from pyraft.state import BALLOT_KEY, encode_ballot, load_ballot
 from pyraft.transport import InmemNetwork, InmemTransport
 from tests.integration.clusters import PATIENCE, Cluster, Recorder, config, eventually
 
@@ -370,6 +374,49 @@ def test_a_crash_between_snapshot_and_log_is_made_good_by_doing_it_again():
         recover(member, survivors)
         cluster.start("n1")
         cluster.check_nothing_lost()
+
+
+def recovered(cluster, id, last):
+    """The parts of a server whose log ended at ``last``; what follows entry 10 reached nobody else."""
+    member = cluster.members[id]
+    member.store, member.snapshots = InmemStore(), InmemSnapshotStore()
+    first = Log(1, 1, LogType.CONFIGURATION, encode_configuration(Configuration.of_voters({"n9": "n9"})))
+    member.store.store_logs([first, *(Log(n, 2, data=b"old %d" % n) for n in range(2, last + 1))])
+    member.store.set(BALLOT_KEY, encode_ballot(Ballot(2)))
+    recover(member, Configuration.of_voters(cluster.addresses))
+
+
+def test_of_survivors_that_were_recovered_with_different_logs_none_acknowledges_what_it_has_not_got():
+    """That is no way to recover a cluster, but nothing that is acknowledged may be lost."""
+    with Cluster(settings=config(2.0, trailing_logs=0)) as cluster:
+        for id, last in (("n1", 10), ("n2", 10), ("n3", 14)):
+            recovered(cluster, id, last)
+        cluster.start("n1", "n2")
+        leader = cluster.leader()
+        other = next(id for id in ("n1", "n2") if id != leader.id)
+        refused = []
+        cluster.network.drop(src=cluster.addresses["n3"], when=lambda m: refuses(m) and refused.append(m))
+        cluster.start("n3")
+        cluster.write(1, among=["n1", "n2"])
+        cluster.stop(other)
+
+        precious = leader.raft.apply(b"precious")
+        eventually(lambda: leader.store.last_index() == precious._index, "the leader has it")
+        refused.clear()
+        eventually(lambda: len(refused) > 2, "n3 refuses what does not follow upon its log")
+        assert not precious.done()
+        assert leader.raft.status().peers["n3"].match <= 10
+
+        cluster.start(other)
+        precious.result(PATIENCE)
+        assert b"precious" in leader.fsm.applied
+        assert cluster.members["n3"].fsm.applied == [
+            b"old %d" % n for n in range(2, 15)
+        ]  # and nothing mixed up
+
+
+def refuses(message):
+    return isinstance(message, AppendEntriesResponse) and not message.success
 
 
 # -- the files ---------------------------------------------------------------------------------
