@@ -10,6 +10,7 @@ import pytest
 from pyraft import (
     ConfigError,
     Configuration,
+    ConfigurationStore,
     CorruptStoreError,
     FSMFailedError,
     FSMSnapshot,
@@ -52,10 +53,10 @@ def stopped_cluster(ids=("n1", "n2", "n3"), writes=0, snapshot_after=None, **set
             eventually(lambda m=member: len(m.fsm.applied) == snapshot_after, "applied")
             member.raft.snapshot().result(PATIENCE)
     cluster.write(writes)
-    last = cluster.leader().raft.last_index
+    leader = cluster.leader().raft  # its own first entry may be still to come
     for member in cluster.members.values():
         # So that all logs end at the same entry: only then may it be done on several.
-        eventually(lambda m=member: m.raft.applied_index == last, "applied")
+        eventually(lambda m=member: m.raft.applied_index == leader.last_index, "applied")
     cluster.stop(*cluster.members)
     return cluster
 
@@ -270,6 +271,20 @@ def test_a_captured_state_is_released():
             recover(member, Configuration.of_voters({"n1": member.address}), Mute())
 
     assert Silent.released == 1
+
+
+def test_an_fsm_that_keeps_configurations_is_told_those_in_the_log():
+    class Keeper(Recorder, ConfigurationStore):
+        def store_configuration(self, index, configuration):
+            told.append((index, configuration))
+
+    told = []
+    with stopped_cluster(["n1"], writes=1) as cluster:
+        member = cluster.members["n1"]
+        survivors = Configuration.of_voters({"n1": member.address})
+        recover(member, survivors, Keeper())
+
+    assert told == [(1, survivors)]
 
 
 class OutOfMemory(Recorder):
