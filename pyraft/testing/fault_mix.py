@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from . import adversaries as a
 from . import faults as f
 from . import member_faults as m
+from . import thread_traps as t
 from .faults import Fault
 
 KINDS: tuple[type[Fault], ...] = (
@@ -45,6 +46,7 @@ KINDS: tuple[type[Fault], ...] = (
     m.Transfers,
     m.Reads,
     *a.ADVERSARIES,
+    *t.TRAPS,
 )
 """Every kind that may be drawn."""
 
@@ -85,12 +87,20 @@ class Profile(NamedTuple):
 
 PROFILES: dict[str, Profile] = {
     "crashes": Profile(
-        (f.Crash, f.RestartStorm, f.SlowRestart, a.CrashWithUncommitted, a.CrashBeforeAck),
+        (f.Crash, f.RestartStorm, f.SlowRestart, f.Stop, a.CrashWithUncommitted, a.CrashBeforeAck),
         every=(2.0, 4.0),
         lasting=(0.1, 0.5, 1.5),
     ),
     "partitions": Profile(
-        (f.Partition, f.FlappingPartition, f.BridgePartition, f.HalfDeafLeader, f.SlowLinks, a.CutNewLeader),
+        (
+            f.Partition,
+            f.FlappingPartition,
+            f.BridgePartition,
+            f.HalfDeafLeader,
+            f.SlowLinks,
+            f.SlowFsm,
+            a.CutNewLeader,
+        ),
         every=(2.0, 4.0),
         lasting=(0.5, 1.5, 3.0),
     ),
@@ -117,12 +127,24 @@ PROFILES: dict[str, Profile] = {
         lasting=(0.3, 1.0, 2.0),
     ),
     "threads": Profile(
-        (f.StarveThreads, a.StarveAtQueue, a.OldSessionReplies, a.StopUnderLoad, f.SlowFsm, f.RaisingFsm),
+        (f.StarveThreads, a.StarveAtQueue, a.OldSessionReplies, f.RaisingFsm, t.HeldReplicator),
+        every=(1.0, 3.0),
+        lasting=(0.5, 2.0),
+    ),
+    "ends": Profile(
+        (f.Stop, a.StopUnderLoad, t.StopBeforeCommands, t.StopWithBacklog, f.FailingFsm, f.RaisingFsm),
         every=(1.0, 3.0),
         lasting=(0.5, 2.0),
     ),
     "old sessions": Profile(
-        (a.OldSessionReplies, a.OldSessionReplies, a.LateEntries, f.StarveThreads),
+        (
+            a.OldSessionReplies,
+            a.OldSessionReplies,
+            t.OldStreamReplies,
+            t.HeldReplicator,
+            a.LateEntries,
+            f.StarveThreads,
+        ),
         every=(0.5, 1.0),
         lasting=(3.0, 8.0),
         share=0.5,

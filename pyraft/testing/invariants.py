@@ -654,6 +654,7 @@ class Judge:
                     "I8", f"{server.id} asks for votes in term {request.term}, but its disk says {ballot}"
                 )
         self.scout.request_sent(src, dst, seen, request)
+        self.timekeeper.request_sent(server, self._at(dst), request)
         self.timekeeper.tick()
 
     def _entries_sent(self, server: SimServer, seen: Seen, request: AppendEntriesRequest) -> None:

@@ -16,6 +16,8 @@ from ..messages import (
     AnyResponse,
     AppendEntriesRequest,
     AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
     RequestVoteResponse,
 )
 from ..rules.election import majority
@@ -61,6 +63,12 @@ class Timekeeper:
         self._signs: dict[str, _Instant] = {}  # of life: reasons not to stand for election yet
         self._answers: dict[str, dict[str, _Instant]] = {}  # leader -> who answered it in its term
         self._down: dict[str, tuple[Group, _Instant]] = {}  # who stopped by itself
+        self._turns: dict[str, dict[int, int]] = {}  # of threads that could have run at the last look
+        self._receiving: dict[tuple[str, str], Group] = {}  # (sender, receiver) of a snapshot
+        self._asked_at: dict[
+            tuple[Group, str], float
+        ] = {}  # (leader, peer) -> its clock at the latest request
+        self._contacts: dict[tuple[Group, str], tuple[object, float]] = {}  # what it said of that before
         self._due = 0.0
         self._looked_at = 0.0
 
@@ -91,9 +99,38 @@ class Timekeeper:
         self._look_for_leftovers(server)
         self._down.pop(server.id, None)
 
+    def request_sent(self, src: SimServer, dst: SimServer, request: AnyRequest) -> None:
+        """``src`` asks ``dst``."""
+        if isinstance(request, InstallSnapshotRequest):
+            self._receiving[src.id, dst.id] = dst.group
+        elif isinstance(request, AppendEntriesRequest):
+            self._check_contact(src, dst.id)
+            self._asked_at[src.group, dst.id] = src.clock.read()
+
+    def _check_contact(self, leader: SimServer, peer: str) -> None:
+        """An answer proves nothing about the time after its question was sent (dissertation §6.4)."""
+        leadership = leader.raft._node.context.leadership if leader.raft is not None else None
+        session = leadership.sessions.get(peer) if leadership is not None else None
+        if session is None:
+            return
+        link = leader.group, peer
+        known, before = self._contacts.get(link, (None, 0.0))
+        contact = session.contact
+        self._contacts[link] = session, contact
+        if known is session and contact != before and contact > self._asked_at.get(link, contact):
+            late = contact - self._asked_at[link]
+            self._broken(
+                "lease",
+                f"{leader.id} counts an answer of {peer} from {late:.6f} s after the latest question on",
+            )
+
     def response_sent(self, src: str, dst: str, request: AnyRequest, response: AnyResponse) -> None:
         """``src`` answers ``dst``; both are ids."""
-        if isinstance(response, AppendEntriesResponse) and isinstance(request, AppendEntriesRequest):
+        if isinstance(response, InstallSnapshotResponse) and isinstance(request, InstallSnapshotRequest):
+            self._receiving.pop((dst, src), None)
+            if response.term == request.term:
+                self.sign_of_life(src)
+        elif isinstance(response, AppendEntriesResponse) and isinstance(request, AppendEntriesRequest):
             if response.term == request.term:
                 self.sign_of_life(src)
                 answers = self._answers.get(dst)
@@ -114,7 +151,7 @@ class Timekeeper:
         gap = max(2 * _TICK, self._cluster.config.heartbeat_timeout / 2)  # leaders send more often
         self._cluster.judge.scout.tick(self._cluster.scheduler.is_holding)
         for server in self._cluster.servers.values():
-            is_excused = server.disk.in_flight is not None or self._is_held(server)
+            is_excused = self._is_held(server) or self._is_passed_over(server)
             if is_excused or self._was_excused.get(server.id) or passed > gap:
                 self._excused[server.id] = self._excused.get(server.id, 0.0) + passed
             self._was_excused[server.id] = is_excused
@@ -148,7 +185,7 @@ class Timekeeper:
                 self._broken(
                     "lease", f"{id} leads term {seen.led_in}, and no majority answered for {silence:.3f} s"
                 )
-        elif seen.role is RaftState.FOLLOWER and seen.disk.members.is_voter(id) and not seen.ballot.newborn:
+        elif seen.role is RaftState.FOLLOWER and self._should_stand(server):
             idle = self._since(id, self._signs.get(id, _Instant()))
             if idle > 2 * config.heartbeat_timeout / _SLOWEST_CLOCK + _SLACK:
                 self._broken(
@@ -172,9 +209,30 @@ class Timekeeper:
 
     def _is_held(self, server: SimServer) -> bool:
         scheduler = self._cluster.scheduler
-        if server.clock.held_until > self._looked_at - _TICK:
+        if server.disk.in_flight is not None or server.clock.held_until > self._looked_at - _TICK:
             return True
         return scheduler.is_holding and any(task.holds for task in scheduler.tasks(server.group))
+
+    def _is_passed_over(self, server: SimServer) -> bool:
+        """Whether its main thread, or one that takes messages in, could run and never has since the last look.
+
+        A policy may let others go first for long, the more so if one of them never waits.
+        """
+        before, turns = self._turns.get(server.id, {}), {}
+        for task in self._cluster.scheduler.tasks(server.group):
+            if task.slot >= 0 and (task.name.endswith("-main") or task.name.startswith("net-")):
+                turns[task.number] = task.turns
+        self._turns[server.id] = turns
+        return any(before.get(number) == count for number, count in turns.items())
+
+    def _should_stand(self, server: SimServer) -> bool:
+        """Whether it is a voter with a past; while a snapshot comes in, the sender's word may be newer."""
+        seen = self._cluster.judge.seen(server.id)
+        if seen.ballot.newborn is not None or not seen.disk.members.is_voter(server.id):
+            return False
+        return not any(
+            link[1] == server.id and group is server.group for link, group in self._receiving.items()
+        )
 
     def _instant(self, server: str) -> _Instant:
         return _Instant(self._cluster.scheduler.time, self._excused.get(server, 0.0))

@@ -148,6 +148,7 @@ class SimTask(Task):
         self.is_ours = is_ours
         self.ident = 0
         self.baton: Any = None
+        self.turns = 0  # how often it was chosen when another had run
         self.slot = -1  # its place among the runnable tasks, or -1
         self.holds = 0  # how many rules keep it from running
         self.wants_to_run = False  # it would be runnable but for the holds
@@ -528,6 +529,7 @@ class Scheduler:
 
     def _hand_over(self, me: SimTask, to: SimTask) -> None:
         self.current = to
+        to.turns += 1
         to.baton.release()
         me.baton.acquire()
         if me.killed:
@@ -539,6 +541,7 @@ class Scheduler:
         set_up_guards(early)
         try:
             self.current = to
+            to.turns += 1
             to.baton.release()
             self._wait_on_driver()
         finally:
