@@ -207,12 +207,18 @@ class HalfDeafLeader(Fault):
 
 
 class SlowLinks(Fault):
-    """Some links take much longer than others, often in one direction only."""
+    """Some links take much longer than others, often in one direction only, or all take too long for elections."""
 
     name = "slow links"
 
     def strike(self, cluster: SimCluster, rng: random.Random) -> None:
-        if rng.random() < 0.4:
+        kind = rng.random()
+        if kind > 0.75:  # there and back takes about as long as a candidate waits
+            seconds = rng.choice([0.55, 0.8, 1.2]) * cluster.config.election_timeout
+            for src, dst in links_between(cluster, cluster.servers.values(), cluster.servers.values()):
+                cluster.network.slow(src, dst, seconds)
+            return
+        if kind < 0.4:
             server, seconds = any_server(cluster, rng), rng.choice([0.01, 0.1, 0.7])
             inwards = rng.random() < 0.5
             for other in cluster.servers.values():

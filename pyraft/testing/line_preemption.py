@@ -29,6 +29,10 @@ _HOME = str(Path(__file__).parent.parent) + os.sep
 
 _CACHED = tuple(made.__wrapped__.__code__ for made in vars(wire).values() if hasattr(made, "cache_info"))
 
+_DELAYS = 0.03
+"""How often the thread does not just stand aside for a step, but until others have got on."""
+_DELAY = 0.0005  # virtual seconds, mean: five hundred steps of others
+
 _QUIET = (logging.LoggerAdapter.log.__code__, logging.Logger._log.__code__, *_CACHED)
 """Handlers make their texts under locks that the scheduler does not know, and whether they make
 any depends on the level that is set, which must not change the schedule.  Nor must what this process
@@ -67,7 +71,10 @@ class LinePreemption(ABC):
         if scheduler.undisturbed or (self._quiet and self._is_quiet(frame)):
             return
         if self._random.random() < self._probability and scheduler.current.ident == get_ident():
-            scheduler.switch()
+            if self._random.random() < _DELAYS:
+                scheduler.sleep(self._random.expovariate(1.0) * _DELAY)
+            else:
+                scheduler.switch()
 
     def hush(self, frame: FrameType) -> None:
         """Do not interrupt the current thread before the call ``frame`` has ended."""

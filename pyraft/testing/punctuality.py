@@ -22,6 +22,8 @@ from ..messages import (
 )
 from ..rules.election import majority
 from ..state import RaftState
+from .exercises import Exercises
+from .sim_policies import Policy, PriorityPolicy
 
 if TYPE_CHECKING:
     from .cluster import SimCluster, SimServer
@@ -36,8 +38,11 @@ _ROUNDS = 30  # of the drill
 _PATTERNS = ((1, 1, 0.00003), (1, 1, 0.003), (4, 1, 0.002), (1, 6, 0.001))
 """How often in a row a caller asks, for how many barriers at once, and within how many seconds all
 callers begin.  News gets lost when it comes while older news is being looked at."""
+_CHANGES = (8, 20, 60)
+"""Every how many steps the thread that runs has to let all others go first, until nothing is left to do."""
 _LONGEST = 5.0  # seconds that anybody waits for one
 _LATENCY = 0.02  # on a network and disks that take about a millisecond
+_LATENCY_WITH_LINES = 0.06  # where threads are held between lines, too
 _ATTEMPTS = 5
 
 
@@ -63,6 +68,7 @@ class Timekeeper:
         self._signs: dict[str, _Instant] = {}  # of life: reasons not to stand for election yet
         self._answers: dict[str, dict[str, _Instant]] = {}  # leader -> who answered it in its term
         self._down: dict[str, tuple[Group, _Instant]] = {}  # who stopped by itself
+        self._exercises = Exercises(cluster, broken)
         self._turns: dict[str, dict[int, int]] = {}  # of threads that could have run at the last look
         self._receiving: dict[tuple[str, str], Group] = {}  # (sender, receiver) of a snapshot
         self._asked_at: dict[
@@ -257,21 +263,42 @@ class Timekeeper:
         for server in cluster.servers.values():
             server.disk.conditions.commit_time = 0.0002
         for attempt in range(_ATTEMPTS):
-            if self._drill(cluster.leader(), attempt):
+            leader = cluster.leader()
+            if self._drill(leader, attempt):
                 cluster.network.conditions.jitter = before
+                self._exercises.check_catching_up(leader)
                 return
         self._broken("latency", "nothing is wrong, and no leader keeps its office for a second")
         cluster.run(0)
 
+    @property
+    def _latency(self) -> float:
+        return _LATENCY if self._cluster.scheduler.lines is None else _LATENCY_WITH_LINES
+
     def _drill(self, leader: SimServer, attempt: int) -> bool:
         """Return False if somebody else leads now."""
+        scheduler = self._cluster.scheduler
+        policy = scheduler.policy
+        try:
+            return self._rounds(leader, attempt, policy)
+        finally:
+            scheduler.policy = policy
+
+    def _rounds(self, leader: SimServer, attempt: int, own_policy: Policy) -> bool:
         cluster = self._cluster
         rng = cluster.scheduler.random(f"drill:{attempt}")
-        for _ in range(_ROUNDS):
+        for number in range(_ROUNDS):
+            if number % 4:
+                cluster.scheduler.policy = hasty = PriorityPolicy(rng.choice(_CHANGES))
+                hasty.seed(cluster.scheduler.random(f"drill:{attempt}:{number}"))
+            else:
+                cluster.scheduler.policy = own_policy
             took: list[float] = []
             errors: list[BaseException] = []
             callers = 2 + int(rng.random() * 3)
             in_a_row, at_once, spread = rng.choice(_PATTERNS)
+            if leader.raft is not None:
+                self._exercises.await_applied(leader, leader.raft.last_index + callers * in_a_row * at_once)
             for _ in range(callers):
                 work = partial(self._ask, leader, rng.random() * spread, in_a_row, at_once, took, errors)
                 cluster.scheduler.spawn(f"drill-{leader.id}", work, leader.group)
@@ -281,11 +308,12 @@ class Timekeeper:
             if leader.raft is None or leader.raft.state is not RaftState.LEADER or errors:
                 return False
             longest = max(took) if len(took) == callers * in_a_row else _LONGEST
-            if longest > _LATENCY:
+            if longest > self._latency:
                 self._broken(
                     "latency", f"nothing is wrong, and {leader.id} took {longest:.3f} s for a barrier"
                 )
             self._check_followers(leader, leader.raft.last_index)
+            self._exercises.check_woken()
             cluster.run(rng.choice([0.0, 0.0, 0.003, 0.05]))
         return True
 
@@ -316,8 +344,8 @@ class Timekeeper:
     def _check_followers(self, leader: SimServer, last: int) -> None:
         """Entries reach every follower at once, and news of the commit after ``commit_timeout``."""
         patience = {
-            "last_index": _LATENCY,
-            "applied_index": 2.2 * self._cluster.config.commit_timeout + _LATENCY,
+            "last_index": self._latency,
+            "applied_index": 2.2 * self._cluster.config.commit_timeout + self._latency,
         }
         for what, seconds in patience.items():
             behind = self._behind(what, last)

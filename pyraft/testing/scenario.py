@@ -245,7 +245,7 @@ def draw_scenario(seed: int, servers: int | None = None, seconds: float = 30.0) 
         "max_proposals": rng.choice([65536, 2]),
         **_draw_snapshots(Random(f"scenario/{seed}/snapshots")),
     }
-    lines = rng.choice([*[0.0] * 7, 0.03])
+    lines = rng.choice([*[0.0] * 6, 0.03, 0.1])
     clients = [ClientSpec(rate=rng.choice([3.0, 6.0, 20.0]), keys=rng.choice([3, 10]))] * 3
     clients.append(ClientSpec(rate=rng.choice([0.5, 2.0]), burst=rng.choice([10, 100, 200])))
     if lines:  # each line costs, so it does less

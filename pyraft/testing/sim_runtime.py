@@ -764,6 +764,7 @@ class SimRuntime(Runtime):
         return SimInbox(self)
 
     def signal(self) -> Signal:
+        self.scheduler.switch()  # who makes one has looked, and is about to wait
         return SimSignal(self)
 
     def lock(self) -> AbstractContextManager[Any]:

@@ -29,8 +29,10 @@ _JUDGED = (Violation, SimulationError, TimeoutError, RaftError)
 def run_seeds(first: int, end: int, seconds: float) -> None:
     """Run the seeds from ``first`` to before ``end`` until one fails."""
     for seed in range(first, end):
-        result = run_scenario(draw_scenario(seed, seconds=seconds))
-        failure = result.failure
+        try:
+            failure = run_scenario(draw_scenario(seed, seconds=seconds)).failure
+        except _JUDGED as raised:  # the cluster did not even begin
+            failure = raised
         _say(
             seed=seed,
             promise=_promise(failure),
@@ -41,7 +43,7 @@ def run_seeds(first: int, end: int, seconds: float) -> None:
             return
 
 
-def _promise(failure: Exception | None) -> str:
+def _promise(failure: BaseException | None) -> str:
     if failure is None:
         return ""
     return failure.promise if isinstance(failure, Violation) else type(failure).__name__

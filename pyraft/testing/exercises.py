@@ -1,0 +1,104 @@
+"""Small exercises while nothing is wrong: whoever waits is woken at once, and whoever was away catches up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..errors import RaftError
+
+if TYPE_CHECKING:
+    from ..raft import Raft
+    from .cluster import SimCluster, SimServer
+
+_LATENCY = 0.02  # virtual seconds until a thread that is woken goes on, others first
+_LOOK_EVERY = 0.00002
+_RETURNS = 2
+_REPLAY = 0.2  # seconds that a server takes to apply what it has missed
+_PATIENCE = 2.0  # and what a leader needs to notice that a stream leads nowhere any more
+
+
+class Exercises:
+    """What the drill does besides asking for barriers."""
+
+    def __init__(self, cluster: SimCluster, broken: Callable[[str, str], None]) -> None:
+        """``broken`` is told of every promise that does not hold."""
+        self._cluster = cluster
+        self._broken = broken
+        self._waiting = 0
+
+    def await_applied(self, server: SimServer, index: int) -> None:
+        """Let a thread of the server's program wait until ``index`` is applied, from its commit on."""
+        raft = server.raft
+        if raft is None or not server.is_serving:
+            return
+        self._waiting += 1
+        self._cluster.scheduler.spawn(
+            f"user-{server.id}-waits", partial(self._wait, server, raft, index), server.group
+        )
+
+    def check_woken(self) -> None:
+        """Everybody who waits goes on by now, although nothing more is applied."""
+        deadline = self._cluster.now + 4 * _LATENCY
+        while self._waiting and self._cluster.now < deadline:
+            self._cluster.run(0.002)
+
+    def _wait(self, server: SimServer, raft: Raft, index: int) -> None:
+        """On a thread of the server's process."""
+        scheduler = self._cluster.scheduler
+        deadline = scheduler.time + _LATENCY
+        try:
+            while raft.commit_index < index and scheduler.time < deadline:
+                scheduler.sleep(_LOOK_EVERY)
+            if raft.commit_index < index:
+                return
+            began = scheduler.time
+            with suppress(TimeoutError, RaftError):
+                raft.wait_applied(index, 3 * _LATENCY)
+            took = scheduler.time - began
+        finally:
+            self._waiting -= 1
+        if took > 2 * _LATENCY and raft.applied_index >= index:
+            self._broken(
+                "latency",
+                f"who waited for entry {index} on {server.id} went on {took:.3f} s after its commit",
+            )
+
+    def check_catching_up(self, leader: SimServer) -> None:
+        """A server comes back, and one command comes while it applies what it has missed; then none."""
+        cluster = self._cluster
+        rng = cluster.scheduler.random("returns")
+        for _ in range(_RETURNS):
+            others = [one for one in cluster.servers.values() if one is not leader and one.is_serving]
+            raft = leader.raft
+            if not others or raft is None:
+                return
+            server = rng.choice(others)
+            if not raft.get_configuration().result(_PATIENCE).is_voter(server.id):
+                continue
+            server.fsm_delay = _REPLAY / max(1, raft.last_index)
+            cluster.crash(server)
+            cluster.revive(server)
+            cluster.run(rng.random() * _REPLAY)
+            try:
+                raft.barrier(_PATIENCE).result(_PATIENCE)
+            except (RaftError, TimeoutError):
+                return  # somebody else leads: what comes next brings everybody up to date
+            self._check_returned(server, raft)
+            server.fsm_delay = 0.0
+
+    def _check_returned(self, server: SimServer, leader: Raft) -> None:
+        cluster, last = self._cluster, leader.last_index
+        patience = _PATIENCE + 4 * cluster.config.election_timeout
+        deadline = cluster.now + patience
+        while cluster.now < deadline:
+            if server.raft is not None and server.raft.applied_index >= last:
+                return
+            cluster.run(0.01)
+        if leader.last_index == last and leader.leader_id is not None:
+            self._broken(
+                "latency", f"{server.id} came back, and has not applied entry {last} after {patience:g} s"
+            )
+            cluster.run(0)
