@@ -215,8 +215,8 @@ class SlowLinks(Fault):
         kind = rng.random()
         if kind > 0.75:  # there and back takes about as long as a candidate waits
             seconds = rng.choice([0.55, 0.8, 1.2]) * cluster.config.election_timeout
-            for src, dst in links_between(cluster, cluster.servers.values(), cluster.servers.values()):
-                cluster.network.slow(src, dst, seconds)
+            for link in links_between(cluster, cluster.servers.values(), cluster.servers.values()):
+                cluster.network.slow(*link, seconds)
             return
         if kind < 0.4:
             server, seconds = any_server(cluster, rng), rng.choice([0.01, 0.1, 0.7])

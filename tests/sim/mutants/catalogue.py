@@ -823,6 +823,263 @@ _PASSING_ON = [
     ),
 ]
 
+_SNAPSHOTS = [
+    Mutant(
+        "snapshot-labelled-with-the-entry-before",
+        "fsm_runner.py",
+        "                state, self.applied_index, self._applied_term, self._configuration,",
+        "                state, self.applied_index - 1, self._applied_term, self._configuration,",
+        "§7: last included index and term are those of the entry that the state ends with",
+    ),
+    Mutant(
+        "snapshot-labelled-with-the-end-of-the-log",
+        "fsm_runner.py",
+        "                state, self.applied_index, self._applied_term, self._configuration,",
+        "                state, self._fsm_log.last.index, self._fsm_log.last.term, self._configuration,",
+        "§7: a snapshot is of applied entries; hashicorp/raft takes index and term from two places",
+    ),
+    Mutant(
+        "snapshot-with-the-term-of-an-earlier-entry",
+        "fsm_runner.py",
+        "            self._applied_term = log.term\n"
+        "            self.applied_index = log.index\n            if not log.index & 63:",
+        "            self._applied_term = self._applied_term or log.term\n"
+        "            self.applied_index = log.index\n            if not log.index & 63:",
+        "§7: last included term",
+    ),
+    Mutant(
+        "snapshot-counts-before-it-is-durable",
+        "snapshotter.py",
+        "        began = self._node.runtime.now()\n        self.is_writing = True\n",
+        "        self._node.inbox.put(SnapshotTaken(captured, lambda: None))  # type: ignore[arg-type]\n"
+        "        began = self._node.runtime.now()\n        self.is_writing = True\n",
+        "§7: only once the snapshot is written may the log before it go",
+    ),
+    Mutant(
+        "one-entry-too-many-compacted",
+        "node_log.py",
+        "        upto = min(upto, self.snapshot.index)\n",
+        "        upto = min(upto, self.snapshot.index + 1)\n",
+        "§7: what the snapshot covers, and no more",
+    ),
+    Mutant(
+        "stale-snapshot-installed",
+        "installing.py",
+        "    if request.last_log_index > state.commit_index:\n",
+        "    if request.last_log_index > 0:\n",
+        "Figure 13, step 6: what we hold already must not be replaced by an older state",
+    ),
+    Mutant(
+        "suffix-that-agrees-with-a-snapshot-dropped",
+        "state.py",
+        "        if log.term_at(meta.index) == meta.term:\n",
+        "        if log.term_at(meta.index) is None and meta.index < 0:\n",
+        "Figure 13, step 6: retain log entries following it (hashicorp/raft drops what it has acknowledged)",
+    ),
+    Mutant(
+        "suffix-that-contradicts-a-snapshot-kept",
+        "state.py",
+        "        if log.term_at(meta.index) == meta.term:\n",
+        "        if log.term_at(meta.index) is not None:\n",
+        "Figure 13, step 7: discard the entire log unless the last included entry is there",
+    ),
+    Mutant(
+        "log-position-moved-after-the-entries-went",
+        "node_log.py",
+        "        self.snapshot = snapshot\n        first, last = self.first_index, self.last.index\n",
+        "        first, last = self.first_index, self.last.index\n",
+        "node_log.py: the position is published before the entries that it covers go",
+        also=(
+            Edit(
+                "node_log.py",
+                '            self._store_call("drop the old log", lambda: self._store.delete_range(first, last))\n',
+                '            self._store_call("drop the old log", lambda: self._store.delete_range(first, last))\n'
+                "        self.snapshot = snapshot\n",
+            ),
+        ),
+        threads=True,
+    ),
+    Mutant(
+        "installed-snapshot-not-restored",
+        "fsm_runner.py",
+        "                self._fsm.restore(source)\n            self._stands_at(meta)\n",
+        "                source.read()\n            self._stands_at(meta)\n",
+        "Figure 13, step 8: reset the state machine using the snapshot's contents",
+    ),
+    Mutant(
+        "state-restored-and-entries-applied-again",
+        "fsm_runner.py",
+        "        if restored is not None:\n            self._stands_at(restored)\n",
+        "        if restored is not None:\n            self._stands_at(restored)\n"
+        "            if log.first_index:\n"
+        "                self.applied_index = min(restored.index, log.first_index - 1)\n",
+        "§7: what the snapshot covers is applied already, though the log may still hold it",
+    ),
+    Mutant(
+        "peer-counted-beyond-its-snapshot",
+        "replicator.py",
+        "        self._to_main(PeerMatched(session, meta.index))\n",
+        "        self._to_main(PeerMatched(session, self._entries.last.index))\n",
+        "Figure 13: a snapshot proves what it covers",
+    ),
+    Mutant(
+        "snapshot-without-its-configuration",
+        "state.py",
+        "            log.reset(position)\n"
+        "            self.configurations = Configurations.of_snapshot(meta.configuration, meta.configuration_index)\n",
+        "            log.reset(position)\n",
+        "Figure 13, step 8: load the snapshot's cluster configuration",
+    ),
+    Mutant(
+        "commit-index-on-disk-ahead-of-the-commit",
+        "roles/leader.py",
+        "        node.state.log.write_staged(node.state.commit_index)\n",
+        "        node.state.log.write_staged(logs[-1].index)\n",
+        "node_log.py: what is stored as committed is applied at the next start",
+    ),
+]
+
+_MEMBERS = [
+    Mutant(
+        "configuration-not-rolled-back",
+        "rpc_handlers.py",
+        "        state.configurations = state.configurations.with_truncation(first)\n",
+        "",
+        "dissertation §4.1: a server that drops a configuration entry goes back to the one before",
+    ),
+    Mutant(
+        "configuration-rolled-back-too-far",
+        "rules/membership.py",
+        "        return Configurations(configuration, index, self.latest, self.latest_index)\n",
+        "        return Configurations(configuration, index, self.committed, self.committed_index)\n",
+        "dissertation §4.1: the one before the latest, not the one before that",
+    ),
+    Mutant(
+        "two-changes-in-flight",
+        "roles/leader.py",
+        "        return self._may_read() and configurations.latest_index == configurations.committed_index\n",
+        "        return self._may_read() and configurations.latest_index > 0\n",
+        "dissertation §4.1: one change at a time",
+    ),
+    Mutant(
+        "change-before-an-entry-of-the-own-term",
+        "roles/leader.py",
+        "        return self._may_read() and configurations.latest_index == configurations.committed_index\n",
+        "        return configurations.latest_index == configurations.committed_index\n",
+        "the erratum to dissertation §4.1 (raft-dev, 2015): commit an own-term entry first",
+    ),
+    Mutant(
+        "followers-keep-the-configuration-they-began-with",
+        "rpc_handlers.py",
+        "    state.take_configurations(missing)\n",
+        "",
+        "dissertation §4.1: a configuration is used as soon as it is in the log",
+    ),
+    Mutant(
+        "restart-forgets-changes-of-members",
+        "state.py",
+        "    if not log.first_index:\n        return found\n",
+        "    if not log.first_index or snapshot is not None:\n        return found\n",
+        "dissertation §4.1: the latest configuration in the log, not the snapshot's",
+    ),
+    Mutant(
+        "nonvoters-count-for-the-commit",
+        "roles/leader.py",
+        "        for voter in state.configuration.voters:\n",
+        "        for voter in state.configuration.servers:\n",
+        "dissertation §4.2.1: nonvoting members are not counted for majorities",
+    ),
+    Mutant(
+        "nonvoters-keep-a-leader-in-office",
+        "roles/leader.py",
+        "        for voter in self._node.state.configuration.voters:\n",
+        "        for voter in self._node.state.configuration.servers:\n",
+        "dissertation §4.2.1, §6.2: a majority of the voters (hashicorp/raft counted nonvoters)",
+    ),
+    Mutant(
+        "leader-that-is-no-voter-counts-itself",
+        "roles/leader.py",
+        "        matched = []\n",
+        "        matched = [] if state.is_voter else [self._written] * 2\n",
+        "dissertation §4.2.2: a leader that removes itself does not count itself in majorities",
+    ),
+    Mutant(
+        "removed-leader-stays",
+        "roles/leader.py",
+        "        if node.state.is_voter:\n            return\n        removed",
+        "        if node.state.configuration.servers:\n            return\n        removed",
+        "dissertation §4.2.2: it steps down once the configuration without it is committed",
+    ),
+    Mutant(
+        "match-index-kept-for-a-server-that-comes-again",
+        "roles/leader.py",
+        "            peer = self._peers.pop(id)\n            self._publish_sessions()",
+        "            peer = self._peers[id]\n            self._publish_sessions()",
+        "sessions.py: facts of another membership spell are dropped (hashicorp/raft, repl goroutines)",
+    ),
+    Mutant(
+        "majority-of-the-committed-configuration",
+        "roles/leader.py",
+        "        for voter in state.configuration.voters:\n",
+        "        for voter in state.configurations.committed.voters:\n",
+        "dissertation §4.1: a configuration is used as soon as it is in the log, for its own entry, too",
+    ),
+]
+
+_READS_AND_TRANSFERS = [
+    Mutant(
+        "read-without-a-round",
+        "roles/read_rounds.py",
+        "        confirmed = majority_contact(self._contacts())\n",
+        "        confirmed = inf\n",
+        "dissertation §6.4, step 3: a leader may have been deposed without knowing",
+    ),
+    Mutant(
+        "read-confirmed-by-an-earlier-answer",
+        "roles/read_rounds.py",
+        "        confirmed = majority_contact(self._contacts())\n",
+        "        confirmed = majority_contact(self._contacts()) + self._node.config.leader_lease_timeout\n",
+        "dissertation §6.4, step 3: the round begins after the question",
+    ),
+    Mutant(
+        "read-before-an-entry-of-the-own-term",
+        "roles/read_rounds.py",
+        "        if may_read:\n",
+        "        if may_read is not None:\n",
+        "dissertation §6.4, step 1: a new leader's commit index may be behind",
+    ),
+    Mutant(
+        "read-that-does-not-wait-for-the-state-machine",
+        "fsm_runner.py",
+        "            if read.target > self.applied_index:\n                self._reads.append(read)\n",
+        "            if read.target > self.applied_index + 1_000_000:\n                self._reads.append(read)\n",
+        "dissertation §6.4, step 4: wait until the state machine has got that far",
+    ),
+    Mutant(
+        "read-at-the-own-commit-index",
+        "reads.py",
+        '            return ReadTimeoutError("no leader is known")\n',
+        '            return ReadTimeoutError("no leader is known")\n'
+        "        if node.state.role is not RaftState.LEADER:\n            return node.state.commit_index\n",
+        "dissertation §6.4: a follower asks the leader",
+    ),
+    Mutant(
+        "commands-refused-for-good-after-a-transfer",
+        "roles/transfer.py",
+        "        self._node.notifier.fail([future], lambda: TransferFailedError(text))\n        self._clear()\n",
+        "        self._node.notifier.fail([future], lambda: TransferFailedError(text))\n        self._deadline = inf\n",
+        "hashicorp/raft: leadershipTransferInProgress was left set after a failed transfer",
+    ),
+    Mutant(
+        "commands-taken-during-a-transfer",
+        "roles/leader.py",
+        "        if self._transfers.is_active:\n            self._refuse_during_transfer()\n",
+        "        if self._transfers.is_active and self._failure is not None:\n"
+        "            self._refuse_during_transfer()\n",
+        "dissertation §3.10: the prior leader stops accepting new client requests",
+    ),
+]
+
 MUTANTS: tuple[Mutant, ...] = (
     *_ELECTIONS,
     *_LOGS,
@@ -830,4 +1087,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_FUTURES,
     *_APPLYING,
     *_PASSING_ON,
+    *_SNAPSHOTS,
+    *_MEMBERS,
+    *_READS_AND_TRANSFERS,
 )
