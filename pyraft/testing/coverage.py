@@ -80,6 +80,7 @@ SITUATIONS: dict[str, str] = {
     "two changes at once": "a server was asked for a change while it had not answered another",
     "change succeeded": "whoever asked for a change was told so",
     "change refused: illegal": "an unknown server, the last voter, a taken address, or an old prev_index",
+    "change refused: handing over": "... because leadership was being handed over",
     "change gave up in time": "a change waited in vain for its turn or for a new voter to catch up",
     "change lost with its leader": "a leader lost its office before a change was committed",
     # transfers

@@ -52,6 +52,7 @@ _FAILURES: dict[str, list[tuple[type[RaftError], str]]] = {
     "change": [
         (ConfigError, "change refused: illegal"),
         (EnqueueTimeoutError, "change gave up in time"),
+        (LeadershipTransferInProgressError, "change refused: handing over"),
         (LeadershipLostError, "change lost with its leader"),
     ],
     "transfer": [
