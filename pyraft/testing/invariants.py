@@ -18,6 +18,7 @@ costs the same however long the run is.
 | I8  | what a server says, and what it goes by, is durable before | Figure 2, persistent state |
 | I9  | applied <= committed <= log end; the log has no gap        | Figure 2               |
 | I10 | a configuration entry follows a committed one, and changes one voter at most | dissertation §4.1 |
+|     | who stands for election or leads goes by the latest one in its log | §4.1 |
 |     | a leader proposes one only after it has committed an entry of its term | §4.1, erratum |
 | I11 | a future is done once, and whoever waits for it is woken   | §8                     |
 |     | a success names the command's entry and has the FSM's answer | §8                   |
@@ -350,6 +351,8 @@ class Judge:
             self.scout.role_changed(server, seen, role, self.timekeeper.silence(server.id))
             seen.role = role
             self.timekeeper.sign_of_life(server.id)
+            if role in (RaftState.CANDIDATE, RaftState.LEADER):
+                self._members.stands(server.id, seen, raft._state.configurations.latest)
             if role is RaftState.LEADER:
                 self._elected(server, seen, ballot.term)
             elif role is RaftState.SHUTDOWN:

@@ -58,6 +58,15 @@ class MemberWatch:
             self._broken("I10", f"{server} stores configuration {log.index}, which changes {changed} at once")
         return joined
 
+    def stands(self, server: str, seen: Seen, configuration: Configuration) -> None:
+        """I10: a server that begins to stand for election, or to lead, goes by the latest in its log."""
+        if configuration != seen.disk.members:
+            self._broken(
+                "I10",
+                f"{server} goes by {configuration}, and its log says {seen.disk.members} since "
+                f"entry {seen.disk.members_index}",
+            )
+
     def dropped(self, logs: list[Log]) -> None:
         """A server drops ``logs``, which are not committed."""
         if any(log.type is LogType.CONFIGURATION for log in logs):

@@ -11,6 +11,7 @@ from pyraft.roles import membership_changes
 from pyraft.roles.leader import Leader
 from pyraft.roles.read_rounds import ReadRounds
 from pyraft.roles.transfer import Transfers
+from pyraft.rules.membership import Configurations
 from pyraft.testing import SimCluster, Violation
 from pyraft.testing.asking import ask
 from pyraft.testing.punctuality import Timekeeper
@@ -130,6 +131,21 @@ def test_a_change_of_two_voters_at_once(cluster, monkeypatch):
     cluster.leader().raft.add_nonvoter("n8", "n8:1")
 
     condemned(cluster, "I10", "changes n8, n9 at once")
+
+
+def test_a_configuration_that_is_not_rolled_back(cluster, monkeypatch):
+    monkeypatch.setattr(Configurations, "with_truncation", lambda configurations, first: configurations)
+    old = cluster.leader()
+    cluster.partition([old])
+    old.raft.add_nonvoter("n9", "n9:1")
+    cluster.run_until(lambda: cluster.current_leader() not in (None, old))
+    cluster.apply(PUT)
+    cluster.heal()
+    cluster.run(1)
+
+    cluster.leader().raft.leadership_transfer(old.id)
+
+    condemned(cluster, "I10", "goes by .* and its log says")
 
 
 def test_a_member_without_a_vote_that_leads(cluster):

@@ -18,6 +18,7 @@ from pyraft.errors import (
 )
 from pyraft.state import RaftState
 from pyraft.testing import KvFsm, SimCluster
+from pyraft.testing.member_faults import Churn, Reads, Transfers
 from pyraft.testing.sim_kv import encode_command
 
 QUICK = Config(heartbeat_timeout=0.2, election_timeout=0.2, leader_lease_timeout=0.1)
@@ -360,3 +361,25 @@ def test_users_of_another_state_machine_can_change_members(start):
     with pytest.raises(RaftError):
         cluster.leader().raft.remove_server("nobody").result(5)
     cluster.check()
+
+
+def test_churn_transfers_and_reads_do_what_their_names_say(start):
+    faults = [Churn(0.3, 3.0), Transfers(0.3, 2.0), Reads(0.3, 3.0)]
+    cluster = start(servers=3, seed=18, faults=faults)
+    cluster.client(rate=5)
+
+    cluster.run(6)
+    cluster.check()
+
+    reached = cluster.judge.coverage
+    wanted = [
+        "configuration changed",
+        "server added",
+        "transfer succeeded",
+        "read on a leader",
+        "read on a follower",
+    ]
+    assert [situation for situation in wanted if not reached.get(situation)] == []
+    assert 3 < len(cluster.servers) <= 6
+    assert any(operation.client.startswith("reads") for operation in cluster.history)
+    assert all(task.ended for task in cluster.askers)
