@@ -156,7 +156,10 @@ def _read_json(path: str | os.PathLike[str]) -> Any:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as JSON: {error}") from error
+        raise ConfigError(
+            f"{path} cannot be read as JSON: {error}. Nothing has changed; check the path, and write a list as "
+            f"docs/operations.md shows it"
+        ) from error
 
 
 def _checked(path: str | os.PathLike[str], configuration: Configuration) -> Configuration:

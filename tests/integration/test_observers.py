@@ -76,7 +76,8 @@ def test_a_leader_that_falls_silent_is_nobodys_leader_any_more():
 
 
 def test_a_vote_in_a_later_term_forgets_the_leader_of_the_one_before():
-    with stage() as s:
+    # Nobody stands within the minutes: the vote itself must tell.
+    with stage(heartbeat_timeout=600.0, election_timeout=600.0, leader_lease_timeout=600.0) as s:
         observer = watching(s.raft, LeaderObservation)
         s.s2.sends(append_request(2, leader="s2"))
         s.s3.sends(vote_request(3, last=(9, 2), candidate="s3", transfer=True))

@@ -250,7 +250,10 @@ class Silent(FSMSnapshot):
         Silent.released += 1
 
 
-@pytest.mark.parametrize(("fsm", "text"), [(Unwilling, "not today"), (Wrong, "str"), (Mute, "wrote nothing")])
+@pytest.mark.parametrize(
+    ("fsm", "text"),
+    [(Unwilling, "not today"), (Wrong, "returned str: return bytes"), (Mute, "wrote nothing")],
+)
 def test_an_fsm_that_gives_no_snapshot_is_named_and_nothing_has_changed(fsm, text):
     with stopped_cluster(["n1"], writes=3) as cluster:
         member = cluster.members["n1"]
