@@ -1,7 +1,8 @@
-"""The only caller of the user's state machine: in log order, each entry once, never a gap.
+"""The only caller of the user's state machine: in log order, each entry once, never a gap but where
+a snapshot takes the place of entries.
 
-Runs on the ``pyraft-<id>-fsm`` thread.  It resolves the futures of commands and barriers
-itself, because a command's outcome exists only here.
+Runs on the ``pyraft-<id>-fsm`` thread.  It resolves the futures of commands, barriers
+and confirmed reads itself, because only here is it known what came of them, and when.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The thread that finishes futures on behalf of the main thread, which runs no user code.
 
-A future's callbacks are user code: they run here, or on the FSM thread for apply and
-barrier futures.
+A future's callbacks are user code: they run here, or on the FSM thread for apply,
+barrier and read futures.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ from .fsm import FSM
 from .futures import ApplyFuture, ConfigurationFuture, IndexFuture, RaftFuture, SnapshotFuture
 from .log import Log, LogType
 from .logstore.base import LogStore, StableStore
+from .messages import OLDEST_ACCEPTED_PROTOCOL_VERSION
 from .node import Node
 from .observers import LeadershipChanges, Observer
 from .proposals import Proposal
@@ -699,7 +700,7 @@ class Raft:
             "last_snapshot_index": str(state.log.snapshot.index),
             "last_snapshot_term": str(state.log.snapshot.term),
             "protocol_version": "3",
-            "protocol_version_min": "0",
+            "protocol_version_min": str(OLDEST_ACCEPTED_PROTOCOL_VERSION),
             "protocol_version_max": "3",
             "snapshot_version_min": "0",
             "snapshot_version_max": "1",

@@ -19,7 +19,7 @@ def restore_newest(store: SnapshotStore, fsm: FSM, server_id: str) -> SnapshotMe
     """Restore ``fsm`` from the newest snapshot that works; return its description, None without any.
 
     One that is damaged, or that the FSM refuses, is passed over, loudly; whether the log
-    reaches back to the one before is checked later (NodeLog).
+    goes on from the one before, and reaches beyond, is checked later (NodeLog, check_reaches).
 
     Raises:
         StorageError: there are snapshots, and none works; or the store cannot list them.

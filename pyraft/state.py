@@ -39,7 +39,8 @@ class NodeState:
         role: as other threads may see it.
         leader: (id, address) of the leader as far as known, or None.  Replaced whole.
         last_contact: when a leader was heard last, an instant of the runtime's clock, or None.
-        commit_index: highest index known to be committed; after a start, the snapshot's.
+        commit_index: highest index known to be committed; after a start, the snapshot's or what
+            was stored with the entries (restore_committed_logs).
     """
 
     def __init__(

@@ -567,8 +567,8 @@ class Leader:
         return leaving is not None and leaving.peer.session is session
 
     def _match_of(self, server_id: str) -> int:
-        peer = self._peers.get(server_id)
-        return 0 if peer is None else peer.session.match_index
+        session = self.session_of(server_id)
+        return 0 if session is None else session.match_index
 
     def _is_heard(self, server_id: str) -> bool:
         """Whether the peer has answered lately."""

@@ -290,6 +290,7 @@ def test_stats_has_exactly_hashicorps_keys_and_only_text():
                 )
                 s.make_it_lead()
         assert (stats["state"], stats["last_contact"]) == ("Leader", "0")
+        assert (stats["protocol_version_min"], stats["protocol_version_max"]) == ("2", "3")
 
 
 def test_the_figures_of_stats_are_those_of_the_server():
