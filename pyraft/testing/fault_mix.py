@@ -45,6 +45,7 @@ KINDS: tuple[type[Fault], ...] = (
     m.Churn,
     m.Transfers,
     m.Reads,
+    m.AskAtThaw,
     *a.ADVERSARIES,
     *t.TRAPS,
 )
@@ -173,7 +174,16 @@ PROFILES: dict[str, Profile] = {
         weight=2,
     ),
     "reads": Profile(
-        (m.Reads, m.Reads, m.Transfers, f.Freeze, f.Partition, f.HeldAfterClockRead, a.ThawAtCommit, f.Crash),
+        (
+            m.Reads,
+            m.AskAtThaw,
+            m.AskAtThaw,
+            m.Transfers,
+            f.Freeze,
+            f.Partition,
+            f.HeldAfterClockRead,
+            f.Crash,
+        ),
         every=(1.0, 2.0),
         lasting=(1.0, 3.0),
         share=0.6,

@@ -657,7 +657,8 @@ class Judge:
                     "I8", f"{server.id} asks for votes in term {request.term}, but its disk says {ballot}"
                 )
         self.scout.request_sent(src, dst, seen, request)
-        self.timekeeper.request_sent(server, self._at(dst), request)
+        if dst.split(":")[0] in self._cluster.servers:  # an operator may have named a wrong address
+            self.timekeeper.request_sent(server, self._at(dst), request)
         self.timekeeper.tick()
 
     def _entries_sent(self, server: SimServer, seen: Seen, request: AppendEntriesRequest) -> None:
@@ -714,7 +715,7 @@ class Judge:
             holds = seen.holds(request.last_log_index, request.last_log_term)
             if response.success and not holds and seen.ballot.term <= request.term:
                 self._broken("I8", f"{server.id} says that it has the snapshot of {request.last_log_index}")
-        self.timekeeper.response_sent(server.id, self._at(dst).id, request, response)
+        self.timekeeper.response_sent(server.id, dst.split(":")[0], request, response)
 
     def _vote_answered(
         self, server: SimServer, seen: Seen, request: AnyRequest, response: AnyResponse

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..configuration import Configuration, Suffrage
+from .adversaries import Plot, ThawAtCommit, _next_leader, _others, leads
 from .asking import Question, Reply, ask
 from .faults import Fault
 from .linearizability import Operation
@@ -257,3 +258,33 @@ class Reads(Askers):
 
 def _verify(raft: Raft) -> Any:
     return raft.verify_leader()
+
+
+class AskAtThaw(ThawAtCommit):
+    """A leader freezes until another has committed something; its own readers are the first to go on."""
+
+    name = "ask at thaw"
+
+    def act(self, plot: Plot, rng: random.Random) -> None:
+        cluster, old = plot.cluster, _next_leader(plot)
+        if old.is_frozen or old.raft is None or not leads(old):
+            return
+        term = old.raft.term
+        cluster.freeze(old)
+        others = _others(cluster, old)
+        plot.wait(lambda: any([self._has_begun(one, term, False) for one in others]), 10.0)
+        for kind, question in [(Kind.READ, _read), (Kind.VERIFY, _verify)] * 2:
+            cluster.askers.append(
+                cluster.scheduler.spawn(self.name, partial(_ask, cluster, old, kind, question))
+            )
+        plot.pause(0.001)
+        cluster.thaw(old)
+        plot.pause(rng.choice([0.05, 0.5]))
+
+
+def _ask(cluster: SimCluster, server: SimServer, kind: Kind, question: Question) -> None:
+    ask(cluster, server, kind, question, _PATIENCE)
+
+
+def _read(raft: Raft) -> Any:
+    return raft.read_index(1.0)

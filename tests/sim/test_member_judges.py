@@ -14,6 +14,7 @@ from pyraft.roles.transfer import Transfers
 from pyraft.rules.membership import Configurations
 from pyraft.testing import SimCluster, Violation
 from pyraft.testing.asking import ask
+from pyraft.testing.member_faults import AskAtThaw
 from pyraft.testing.punctuality import Timekeeper
 from pyraft.testing.question_watch import Kind
 from pyraft.testing.sim_kv import encode_command
@@ -157,3 +158,17 @@ def test_a_member_without_a_vote_that_leads(cluster):
     cluster.judge._elected(server, cluster.judge.seen(server.id), 99)
 
     condemned(cluster, "I1", "no vote by its own log", 0.001)
+
+
+@pytest.mark.parametrize("is_broken", [False, True], ids=["as it is", "a leader that asks nobody"])
+def test_askers_at_a_thaw_meet_leaders_that_lead_no_more(monkeypatch, is_broken):
+    if is_broken:
+        monkeypatch.setattr(ReadRounds, "look", trust_itself)
+    with SimCluster(3, 1, config=QUICK, faults=[AskAtThaw(0.5, 3.0)]) as cluster:
+        cluster.client(rate=20)
+        if is_broken:
+            condemned(cluster, "I13", "", 6)
+        else:
+            cluster.run(6)
+            cluster.check()
+            assert cluster.judge.coverage["leadership not confirmed"] > 3
