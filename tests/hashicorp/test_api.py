@@ -421,7 +421,7 @@ def test_row_71_a_snapshot_of_the_oldest_version_with_bad_peers_is_refused():
 def test_row_72_a_removed_server_gets_no_vote_and_its_term_is_not_adopted():
     node = server("11", term=2)
 
-    answer = on_request_vote(node, vote_request(50, last=(99, 9), candidate="s9"))
+    answer = on_request_vote(node, vote_request(50, last=(2, 1), candidate="s9"))
 
     assert (answer.granted, node.state.ballot.term) == (False, 2)
 
