@@ -742,6 +742,14 @@ class Judge:
                 f"{server.id} acknowledged entry {last} of term {last_term}, and its disk ends at "
                 f"{len(seen.logs) - 1} with terms {[log.term for log in seen.logs[-3:]]}",
             )
+        if not request.is_heartbeat and server.raft is not None:  # it is the main thread that answers
+            goes_by = server.raft._state.configurations.latest_index
+            if goes_by != seen.disk.members_index:
+                self._broken(
+                    "I10",
+                    f"{server.id} goes by configuration {goes_by}, and the latest in its log is "
+                    f"{seen.disk.members_index}",
+                )
         if entries:
             seen.acked = max(seen.acked, (request.term, last))
             seen.stored_unacked = False

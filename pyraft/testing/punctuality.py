@@ -70,6 +70,7 @@ class Timekeeper:
         self._down: dict[str, tuple[Group, _Instant]] = {}  # who stopped by itself
         self._exercises = Exercises(cluster, broken)
         self._turns: dict[str, dict[int, int]] = {}  # of threads that could have run at the last look
+        self._outvoted: dict[str, _Instant] = {}  # leaders that are no voters, since when
         self._receiving: dict[tuple[str, str], Group] = {}  # (sender, receiver) of a snapshot
         self._asked_at: dict[
             tuple[Group, str], float
@@ -186,6 +187,7 @@ class Timekeeper:
         config, id = self._cluster.config, server.id
         seen = self._cluster.judge.seen(id)
         if seen.role is RaftState.LEADER:
+            self._check_in_office(server)
             silence = self.silence(id)
             if silence > config.leader_lease_timeout / _SLOWEST_CLOCK + _SLACK:
                 self._broken(
@@ -199,6 +201,17 @@ class Timekeeper:
                 )
         elif seen.role is RaftState.SHUTDOWN:
             self._look_for_leftovers(server)
+
+    def _check_in_office(self, server: SimServer) -> None:
+        """Who is no voter any more, and has committed that, leads no longer (dissertation §4.2.2)."""
+        seen = self._cluster.judge.seen(server.id)
+        is_over = seen.commit >= seen.disk.members_index and not seen.disk.members.is_voter(server.id)
+        if not is_over:
+            self._outvoted.pop(server.id, None)
+        elif self._since(server.id, self._outvoted.setdefault(server.id, self._instant(server.id))) > _SLACK:
+            self._broken(
+                "lease", f"{server.id} leads term {seen.led_in}, and has committed that it votes no more"
+            )
 
     def _look_for_leftovers(self, server: SimServer) -> None:
         """A server that stopped by itself must not leave threads of its own, or futures."""

@@ -7,6 +7,9 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..configuration import Server
+from ..errors import NothingNewToSnapshotError, RaftError
+from ..messages import InstallSnapshotRequest
 from ..sessions import Session
 from .adversaries import (
     Adversary,
@@ -22,6 +25,7 @@ from .adversaries import (
 )
 
 if TYPE_CHECKING:
+    from ..raft import Raft
     from .cluster import SimCluster, SimServer
     from .sim_runtime import SimTask
 
@@ -145,9 +149,119 @@ class StopWithBacklog(Adversary):
             server.fsm_delay = 0.0
 
 
+class CutWithChange(Adversary):
+    """A leader is cut off with a change of membership that few hold, soon after another; a later leader drops it."""
+
+    name = "cut with a change"
+
+    def act(self, plot: Plot, rng: random.Random) -> None:
+        cluster, leader = plot.cluster, _next_leader(plot)
+        raft, term = leader.raft, _term(leader)
+        others = rng.sample(_others(cluster, leader), len(cluster.servers) - 1)
+        if raft is None or len(others) < 2:
+            return
+        if rng.random() < 0.7:
+            self._change(plot, leader, raft, others[-1])
+            plot.wait(lambda: raft.commit_index == raft.last_index, 0.3)
+        plot.pause(rng.choice([0.0, 0.0, 0.2]))
+        friends = others[: (len(others) - 1) // 2]  # with the leader a minority
+        plot.cut_off(leader, *friends)
+        self._change(plot, leader, raft, others[-2])
+        plot.wait(lambda: _leader_after(others[len(friends) :], term), 8.0)
+        plot.pause(rng.choice([0.02, 0.3]))
+        plot.mend()
+        plot.wait(lambda: _last_term(leader) > term, 2.0)
+        if rng.random() < 0.5:
+            plot.let_win(leader, cluster.servers.values())
+            plot.pause(1.0)
+            plot.mend()
+        plot.pause(rng.choice([0.1, 0.5]))
+
+    @staticmethod
+    def _change(plot: Plot, leader: SimServer, raft: Raft, other: SimServer) -> None:
+        """Ask for the vote of ``other`` to be taken, or given back."""
+
+        def ask() -> None:
+            with suppress(RaftError, TimeoutError):
+                if raft.get_configuration().result(1.0).is_voter(other.id):
+                    raft.demote_voter(other.id).result(3.0)
+                else:
+                    raft.add_voter(other.id, other.address).result(3.0)
+
+        plot.note("asks for a change", leader.id, other.id)
+        plot.cluster.scheduler.spawn(f"user-{leader.id}-changes", ask, leader.group)
+        plot.pause(0.02)
+
+
+class NeedlessSnapshot(Adversary):
+    """A leader takes a snapshot and sends it to somebody who has the log, or one that contradicts it."""
+
+    name = "needless snapshot"
+
+    def act(self, plot: Plot, rng: random.Random) -> None:
+        cluster, leader = plot.cluster, _next_leader(plot)
+        peer = rng.choice(_others(cluster, leader))
+        if rng.random() < 0.5 and len(cluster.servers) > 2:
+            # Entries that nobody else has, where the next leader has others.
+            peer, term = leader, _term(leader)
+            plot.cut_off(peer)
+            found = plot.wait(lambda: _leader_after(_others(cluster, peer), term), 8.0)
+            if found is None:
+                return
+            leader = found
+            plot.wait(lambda: leader.disk.last_index >= peer.disk.last_index, 2.0)
+            plot.pause(0.05)
+        raft, mended = leader.raft, _Flag()
+        if raft is None or not leader.is_serving:
+            return
+        plot.note("sends a needless snapshot", leader.id, peer.id)
+        work = partial(_send_snapshot, raft, peer, mended)
+        cluster.scheduler.spawn(f"user-{leader.id}-snapshot", work, leader.group)
+        plot.wait(lambda: mended.is_due, 1.0, look_every=1e-5)
+        plot.mend()
+        plot.pause(rng.choice([0.1, 0.5]))
+
+
+class _Flag:
+    is_due = False
+
+
+def _send_snapshot(raft: Raft, peer: SimServer, mended: _Flag) -> None:
+    """On a thread of the leader's process."""
+    node = raft._node.context
+    leadership = node.leadership
+    if leadership is None:
+        return
+    with suppress(RaftError, TimeoutError):
+        with suppress(NothingNewToSnapshotError):
+            raft.snapshot().result(3.0)
+        meta, source = node.snapshots.open_newest()
+        mended.is_due = True
+        request = InstallSnapshotRequest(
+            node.header,
+            leadership.term,
+            meta.index,
+            meta.term,
+            meta.configuration,
+            meta.configuration_index,
+            meta.size,
+        )
+        with source:
+            if leadership.alive:
+                to = Server(peer.id, peer.address)
+                node.transport.install_snapshot(to, request, source, 5.0, lambda: False)
+
+
 def _session(leader: SimServer, peer: SimServer) -> Session | None:
     leadership = leader.raft._node.context.leadership if leader.raft is not None else None
     return leadership.sessions.get(peer.id) if leadership is not None else None
 
 
-TRAPS: tuple[type[Adversary], ...] = (OldStreamReplies, HeldReplicator, StopBeforeCommands, StopWithBacklog)
+TRAPS: tuple[type[Adversary], ...] = (
+    OldStreamReplies,
+    HeldReplicator,
+    StopBeforeCommands,
+    StopWithBacklog,
+    CutWithChange,
+    NeedlessSnapshot,
+)

