@@ -747,8 +747,7 @@ class Judge:
             if goes_by != seen.disk.members_index:
                 self._broken(
                     "I10",
-                    f"{server.id} goes by configuration {goes_by}, and the latest in its log is "
-                    f"{seen.disk.members_index}",
+                    f"{server.id} goes by configuration {goes_by}, and its log says {seen.disk.members_index}",
                 )
         if entries:
             seen.acked = max(seen.acked, (request.term, last))

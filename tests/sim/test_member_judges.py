@@ -141,12 +141,27 @@ def test_a_configuration_that_is_not_rolled_back(cluster, monkeypatch):
     old.raft.add_nonvoter("n9", "n9:1")
     cluster.run_until(lambda: cluster.current_leader() not in (None, old))
     cluster.apply(PUT)
-    cluster.heal()
-    cluster.run(1)
 
-    cluster.leader().raft.leadership_transfer(old.id)
+    cluster.heal()
+
+    condemned(cluster, "I10", "goes by configuration .* and its log says")
+
+
+def test_a_candidate_that_goes_by_another_configuration_than_its_log(cluster):
+    leader = cluster.leader()
+
+    cluster.judge._members.stands(leader.id, cluster.judge.seen(leader.id), Configuration())
 
     condemned(cluster, "I10", "goes by .* and its log says")
+
+
+def test_a_leader_that_stays_in_office_without_a_vote(cluster, monkeypatch):
+    monkeypatch.setattr(Leader, "_configuration_committed", Leader.end_strangers)
+    leader = cluster.leader()
+
+    leader.raft.remove_server(leader.id)
+
+    condemned(cluster, "lease", "has committed that it votes no more")
 
 
 def test_a_member_without_a_vote_that_leads(cluster):
