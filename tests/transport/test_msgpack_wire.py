@@ -47,7 +47,7 @@ HELLO = Log(7, 2, LogType.COMMAND, b"hello", appended_at=APPENDED_AT)
 WITH_EXTENSIONS = Log(70_000, 300, LogType.CONFIGURATION, b"", b"\x01\x02")
 ONE = Configuration((Server("n1", "a1"),))
 SUFFRAGES = Configuration(
-    (Server("a1", "a1"), Server("a2", "a2", Suffrage.NONVOTER), Server("a3", "a3", Suffrage.STAGING))
+    (Server("n1", "a1"), Server("n2", "a2", Suffrage.NONVOTER), Server("n3", "a3", Suffrage.STAGING))
 )
 
 REQUESTS = {
@@ -127,8 +127,8 @@ def test_errors_are_gos_bytes_and_gos_bytes_are_errors():
     request = REQUESTS["heartbeat"]
     assert read_answer(GOLDEN["error_nil_resp_response"], request) == text
     assert read_answer(GOLDEN["error_with_resp_response"], request) == "boom"
-    assert read(GOLDEN["error_nil_resp_request"]) == AppendEntriesRequest(LEADER, 99, 1, [])
-    assert read(GOLDEN["error_with_resp_request"]) == AppendEntriesRequest(LEADER, 98, 1, [])
+    assert read(GOLDEN["error_nil_resp_request"]) == AppendEntriesRequest(LEADER, 99, 1, 0, [])
+    assert read(GOLDEN["error_with_resp_request"]) == AppendEntriesRequest(LEADER, 98, 1, 0, [])
 
 
 def test_a_snapshots_request_is_gos_bytes_and_its_bytes_stay_in_the_stream():
