@@ -144,6 +144,11 @@ class MessageReader:
         """How many bytes the message has had so far."""
         return int(self._unpacker.tell()) - self._start
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something has come that is not read yet."""
+        return self._fed > int(self._unpacker.tell())
+
     def value(self) -> Any:
         """The next value, whatever it is.
 

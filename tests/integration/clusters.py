@@ -161,7 +161,7 @@ class Member:
 
 
 class Cluster:
-    """Servers on one InmemNetwork, or on gRPC, with stores in memory or in directories.
+    """Servers on one InmemNetwork, on gRPC or on TCP, with stores in memory or in directories.
 
     Commands are numbered; a number is never sent again once its outcome is unknown, so
     ``check_nothing_lost`` can insist on each acknowledged one being there exactly once.
@@ -177,6 +177,7 @@ class Cluster:
         make_store: Callable[[str], object] | None = None,
         make_snapshots: Callable[[], SnapshotStore] = DiscardSnapshotStore,
         over_grpc: bool = False,
+        over_tcp: bool = False,
         arrives: bool = False,
     ) -> None:
         """Start nothing.
@@ -194,7 +195,7 @@ class Cluster:
         self._make_fsm = fsm
         self._make_store = make_store or (lambda id: InmemStore())
         self._make_snapshots = make_snapshots
-        self._over_grpc = over_grpc
+        self._connect = _grpc_transport if over_grpc else _tcp_transport if over_tcp else None
         self._arrives = arrives
         self._transports: dict[str, Transport] = {}
         self._numbers = itertools.count(1)
@@ -204,9 +205,9 @@ class Cluster:
 
     def _enrol(self, id: str, joins: bool = False) -> Member:
         address = f"{id}.test:1"
-        if self._over_grpc:
+        if self._connect is not None:
             # Any free port; the transport keeps it until its server is started.
-            self._transports[id] = _grpc_transport("127.0.0.1:0")
+            self._transports[id] = self._connect("127.0.0.1:0")
             address = self._transports[id].local_address
         self.members[id] = Member(id, address, joins=joins)
         return self.members[id]
@@ -251,8 +252,8 @@ class Cluster:
         member = self.members[id]
         if id in self._transports:
             return self._transports.pop(id)
-        if self._over_grpc:
-            return _grpc_transport(member.address)
+        if self._connect is not None:
+            return self._connect(member.address)
         return InmemTransport(self.network, member.address)
 
     def _start(self, member: Member, is_eager: bool) -> None:
@@ -436,6 +437,12 @@ def _grpc_transport(bind: str) -> Transport:
     from pyraft.transport import GrpcTransport
 
     return GrpcTransport(bind)
+
+
+def _tcp_transport(bind: str) -> Transport:
+    from pyraft.transport.tcp_transport import TcpTransport
+
+    return TcpTransport(bind)
 
 
 def alone(fsm: FSM | None = None, **changes: object) -> Raft:
