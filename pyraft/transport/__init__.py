@@ -9,19 +9,21 @@ from .base import Transport
 if TYPE_CHECKING:
     from .grpc_transport import GrpcTransport, Tls
     from .inmem import InmemNetwork, InmemTransport
+    from .tcp_transport import TcpTransport
 
-__all__ = ["GrpcTransport", "InmemNetwork", "InmemTransport", "Tls", "Transport"]
+__all__ = ["GrpcTransport", "InmemNetwork", "InmemTransport", "TcpTransport", "Tls", "Transport"]
 
 _HOMES = {
     "GrpcTransport": "grpc_transport",
     "InmemNetwork": "inmem",
     "InmemTransport": "inmem",
+    "TcpTransport": "tcp_transport",
     "Tls": "grpc_transport",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that programs that never use gRPC do not pay for importing it.
+    # Late, so that programs that never use gRPC (or msgpack) do not pay for importing it.
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -38,6 +38,7 @@ from ..messages import (
     Response,
 )
 from ..runtime import Inbox, Runtime, Task, ThreadRuntime
+from .addresses import check_advertised, split_address
 from .admission import Admission
 from .base import AppendPipeline, IncomingRpc, RpcHandler, Transport
 from .snapshot_stream import CHUNKS_AHEAD, SnapshotReceiver, SnapshotSender
@@ -126,19 +127,8 @@ class GrpcTransport(Transport):
             TransportError: the address cannot be bound.
             ConfigError: ``bind`` or ``advertise`` is no address that others could use.
         """
-        host, port = _split(bind, "bind")
-        if advertise is None:
-            if host in ("", "0.0.0.0", "::"):  # noqa: S104  (refused, not bound)
-                raise ConfigError(
-                    f"bind={bind!r} means every address of this machine and none that others could call: "
-                    f"pass advertise= too, the address under which the other servers reach this one"
-                )
-            advertise = bind
-        advertised_host, advertised_port = _split(advertise, "advertise")
-        if advertised_host in ("", "0.0.0.0", "::"):  # noqa: S104
-            raise ConfigError(
-                f"advertise={advertise!r} is no address that others could call: use this machine's host name or IP"
-            )
+        host, port = split_address(bind, "bind")
+        advertised = check_advertised(bind, advertise)
         self._tls = tls
         self._runtime: Runtime = ThreadRuntime()
         self._lock = self._runtime.lock()
@@ -156,7 +146,8 @@ class GrpcTransport(Transport):
             maximum_concurrent_rpcs=_MAX_WORKERS - 2 * _MAX_INBOUND_STREAMS,
         )
         bound = self._bind(bind, host, port)
-        self._address = f"{advertise.rpartition(':')[0]}:{bound}" if advertised_port == 0 else advertise
+        advertised_host, _, advertised_port = advertised.rpartition(":")
+        self._address = f"{advertised_host}:{bound}" if int(advertised_port) == 0 else advertised
 
     def _bind(self, bind: str, host: str, port: int) -> int:
         try:
@@ -844,23 +835,6 @@ def _channel_options(max_message_bytes: int, keepalive: float | None) -> _Option
             ("grpc.http2.max_pings_without_data", 0),
         ]
     return options
-
-
-def _split(address: str, name: str) -> tuple[str, int]:
-    """Host and port of ``address``."""
-    host, colon, port = address.rpartition(":")
-    plain = host.removeprefix("[").removesuffix("]")
-    if (
-        not colon
-        or not port.isascii()
-        or not port.isdigit()
-        or int(port) > 65535
-        or (":" in host) != ("[" in host)
-    ):
-        raise ConfigError(
-            f"{name}={address!r} is not host:port: write it like '10.0.0.1:7000' or '[::1]:7000', port 0 to 65535"
-        )
-    return plain, int(port)
 
 
 def _why_not(host: str, port: int) -> str | None:

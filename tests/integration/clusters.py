@@ -440,7 +440,7 @@ def _grpc_transport(bind: str) -> Transport:
 
 
 def _tcp_transport(bind: str) -> Transport:
-    from pyraft.transport.tcp_transport import TcpTransport
+    from pyraft.transport import TcpTransport
 
     return TcpTransport(bind)
 

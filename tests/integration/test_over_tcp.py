@@ -1,6 +1,6 @@
 """Whole clusters over TCP."""
 
-from pyraft.transport.tcp_transport import TcpTransport
+from pyraft.transport import TcpTransport
 from tests.integration.clusters import PATIENCE, Cluster, config, eventually, leaves_no_thread
 
 

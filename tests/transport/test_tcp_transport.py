@@ -31,9 +31,9 @@ from pyraft.messages import (
     StandingRequest,
 )
 from pyraft.testing import check_transport
+from pyraft.transport import TcpTransport
 from pyraft.transport import msgpack_wire as wire
 from pyraft.transport import tcp_transport as module
-from pyraft.transport.tcp_transport import TcpTransport
 
 HEADER = RpcHeader("a", "10.0.0.1:7000")
 VOTE = RequestVoteRequest(HEADER, 7, 3, 2)
@@ -447,7 +447,7 @@ def test_an_idle_pipeline_stays(make, silences):
 CHILD = """
 import sys
 sys.path.insert(0, {root!r})
-from pyraft.transport.tcp_transport import TcpTransport
+from pyraft.transport import TcpTransport
 from tests.transport.test_tcp_transport import *
 transport = TcpTransport("127.0.0.1:0")
 handler = Answering()
