@@ -150,6 +150,20 @@ class NodeLog:
         except Exception as error:
             raise StorageError(f"the log store could not read the commit index: {error}") from error
 
+    def check_holds_commit(self, server_id: str) -> None:
+        """Refuse a log that ends before what was known to be committed.
+
+        Raises:
+            CorruptStoreError: a part of the log, or a snapshot that nobody even lists, is lost.
+        """
+        committed = self.stored_commit_index()
+        if committed > self.last.index:
+            raise CorruptStoreError(
+                f"the log of {server_id} ends at entry {self.last.index}, and entry {committed} was known to be "
+                f"committed: a snapshot or a part of the log is lost. Remove this server from the cluster, clear its "
+                f"directory and add it anew"
+            )
+
     def is_in_memory(self, index: int) -> bool:
         """Whether the entries from ``index`` to the end are in memory."""
         recent = self._recent

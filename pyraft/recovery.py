@@ -65,6 +65,7 @@ def recover_cluster(
     if not log.last.index:
         raise ConfigError(f"the log of {config.local_id} is empty: bootstrap a new cluster instead")
     check_reaches(snapshot_store, log.last.index)
+    log.check_holds_commit(config.local_id)
     try:
         state = fsm.snapshot()
     except Exception as error:

@@ -67,13 +67,7 @@ class NodeState:
         self._stable = stable_store
         self.ballot = load_ballot(stable_store)
         self.log = NodeLog(log_store, position)
-        committed = self.log.stored_commit_index()
-        if committed > self.log.last.index:
-            raise CorruptStoreError(
-                f"the log of {server_id} ends at entry {self.log.last.index}, and entry {committed} "
-                f"was known to be committed: a snapshot or a part of the log is lost. Remove this server from the "
-                f"cluster, clear its directory and add it anew"
-            )
+        self.log.check_holds_commit(server_id)
         self.configurations = _read_configurations(log_store, self.log, snapshot)
 
     @property

@@ -345,7 +345,8 @@ def test_a_damaged_newest_snapshot_falls_back_to_the_one_before(tmp_path):
         cluster.check_nothing_lost()
 
 
-def test_a_log_that_ends_before_a_damaged_snapshot_is_refused_because_the_state_between_is_lost(tmp_path):
+@pytest.mark.parametrize("file", ["state.bin", "meta.json"])
+def test_a_log_that_ends_before_a_damaged_snapshot_is_refused_because_the_state_between_is_lost(tmp_path, file):
     snapshots = FileSnapshotStore(tmp_path, retain=2)
     with Cluster(["n1"], settings=config(0.05, trailing_logs=0), make_snapshots=lambda: snapshots) as cluster:
         cluster.start()
@@ -355,7 +356,10 @@ def test_a_log_that_ends_before_a_damaged_snapshot_is_refused_because_the_state_
         member = cluster.members["n1"]
         eventually(lambda: member.store.last_index() == 0, "the log is cut")
         cluster.stop("n1")
-        damage(tmp_path, snapshots.list()[0].id)
+        if file == "meta.json":  # then the store does not even list it
+            next(tmp_path.rglob(f"{snapshots.list()[0].id}/meta.json")).write_text("{")
+        else:
+            damage(tmp_path, snapshots.list()[0].id)
 
         with pytest.raises(CorruptStoreError, match="is lost"):
             recover(member, Configuration.of_voters({"n1": member.address}))
