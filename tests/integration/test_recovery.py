@@ -346,7 +346,9 @@ def test_a_damaged_newest_snapshot_falls_back_to_the_one_before(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["state.bin", "meta.json"])
-def test_a_log_that_ends_before_a_damaged_snapshot_is_refused_because_the_state_between_is_lost(tmp_path, file):
+def test_a_log_that_ends_before_a_damaged_snapshot_is_refused_because_the_state_between_is_lost(
+    tmp_path, file
+):
     snapshots = FileSnapshotStore(tmp_path, retain=2)
     with Cluster(["n1"], settings=config(0.05, trailing_logs=0), make_snapshots=lambda: snapshots) as cluster:
         cluster.start()
