@@ -57,6 +57,9 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024 + 64 * 1024
 _LEAST_ENTRY_BYTES = 64
 """An entry takes that much of a message's size at least: its keys alone are longer, if they are there."""
 _LONGEST_CONTAINER = 64
+_FREE_CONTAINERS = 256
+_LEAST_CONTAINER_BYTES = 16
+"""On average; a struct of Go's takes more, as an array too."""
 _FIRST_BUFFER_BYTES = 16 * 1024
 _LARGEST_SNAPSHOT_BYTES = 2**60
 _NEWEST_SNAPSHOT_VERSION = 1
@@ -119,6 +122,7 @@ class MessageReader:
         self._max_message_bytes = max_message_bytes
         self._fed = 0
         self._start = 0
+        self._containers = 0
         self._unpacker = msgpack.Unpacker(
             raw=True,
             read_size=_FIRST_BUFFER_BYTES,
@@ -128,11 +132,14 @@ class MessageReader:
             max_array_len=_LONGEST_CONTAINER,
             max_map_len=_LONGEST_CONTAINER,
             max_ext_len=_LONGEST_CONTAINER,
+            object_hook=self._counted,
+            list_hook=self._counted,
         )
 
     def begin(self) -> bool:
         """A new message begins here; False: the stream ended here.  Blocks until one of them is true."""
         self._start = self._unpacker.tell()
+        self._containers = 0
         if self._fed > self._start:
             return True
         data = self._fill(False)
@@ -182,6 +189,13 @@ class MessageReader:
         """What is there already of the bytes that follow, at most ``max_bytes``; none if none are there."""
         data: bytes = self._unpacker.read_bytes(max_bytes)
         return data
+
+    def _counted(self, container: Any) -> Any:
+        """Refuse a message of nothing but empty lists and maps: one byte each there, and sixty here."""
+        self._containers += 1
+        if (self._containers - _FREE_CONTAINERS) * _LEAST_CONTAINER_BYTES > self._fed - self._start:
+            raise MalformedError(f"{self._containers} lists and maps in {self._fed - self._start} bytes")
+        return container
 
     def _exactly(self, count: int) -> bytes:
         data: bytes = self._unpacker.read_bytes(count)

@@ -420,6 +420,21 @@ def test_two_gigabytes_cost_no_more_than_one_message_may(announces):
     assert peak < 8 * (1 << 20)
 
 
+@pytest.mark.parametrize("empty", [b"\x80", b"\x90", b"\xdc\x00\x00"])
+@pytest.mark.parametrize("beginning", [b"\x01\x81\xa1x", b"\x00\x81\xa7Entries\x91\x81\xa1x"])
+def test_lists_and_maps_of_nothing_are_not_made_by_the_million(beginning, empty):
+    def nothing(depth):
+        return b"\xdc\x00\x40" + 64 * nothing(depth - 1) if depth else empty
+
+    data = beginning + nothing(3)
+    tracemalloc.start()
+    with pytest.raises(wire.MalformedError, match="lists and maps"):
+        wire.read_request(reader(data, 65536))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * len(data)
+
+
 def test_entries_that_were_only_announced_cost_nothing():
     tracemalloc.start()
     with pytest.raises(wire.MalformedError):
@@ -433,7 +448,7 @@ def test_small_entries_without_end_are_cut_off():
     data = chain([b"\x00\x81\xa7Entries\xdd\xff\xff\xff\xff"], iter(lambda: b"\x80" * 1000, None))
     stream = wire.MessageReader(lambda _: next(data), max_message_bytes=1 << 16)
     stream.begin()
-    with pytest.raises(wire.MalformedError, match="4294967295 entries"):
+    with pytest.raises(wire.MalformedError, match="entries|lists and maps"):
         wire.read_request(stream)
 
 
