@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..errors import RaftError
+from ..errors import LeadershipTransferInProgressError, RaftError
 
 if TYPE_CHECKING:
     from ..raft import Raft
@@ -88,6 +88,30 @@ class Exercises:
                 return  # somebody else leads: what comes next brings everybody up to date
             self._check_returned(server, raft)
             server.fsm_delay = 0.0
+
+    def check_failed_transfer(self, leader: SimServer) -> None:
+        """A leader that could not hand over, because the target is down, goes on taking commands."""
+        cluster, raft = self._cluster, leader.raft
+        if raft is None:
+            return
+        voters = raft.get_configuration().result(_PATIENCE).voters
+        ids = [voter.id for voter in voters if voter.id != leader.id and voter.id in cluster.servers]
+        if len(voters) < 3 or not ids:
+            return  # without the target it would not lead any longer
+        target = cluster.servers[cluster.scheduler.random("failed transfer").choice(ids)]
+        cluster.crash(target)
+        future = raft.leadership_transfer(target.id)
+        deadline = cluster.now + 4 * cluster.config.election_timeout + _PATIENCE
+        while not future.done() and cluster.now < deadline:
+            cluster.run(0.02)
+        cluster.revive(target)
+        try:
+            raft.barrier(_PATIENCE).result(_PATIENCE)
+        except LeadershipTransferInProgressError as error:
+            self._broken("I14", f"{leader.id} could not hand over, and takes no commands any more: {error}")
+            cluster.run(0)
+        except (RaftError, TimeoutError):
+            pass  # somebody else leads
 
     def _check_returned(self, server: SimServer, leader: Raft) -> None:
         cluster, last = self._cluster, leader.last_index

@@ -645,6 +645,7 @@ class Judge:
         seen = self.seen(server.id)
         if isinstance(request, AppendEntriesRequest):
             self._entries_sent(server, seen, request)
+            self._check_match(server, self._at(dst).id, request)
         elif isinstance(request, InstallSnapshotRequest):
             if self._leaders.get(request.term) != server.id:
                 self._broken(
@@ -660,6 +661,23 @@ class Judge:
         if dst.split(":")[0] in self._cluster.servers:  # an operator may have named a wrong address
             self.timekeeper.request_sent(server, self._at(dst), request)
         self.timekeeper.tick()
+
+    def _check_match(self, server: SimServer, peer: str, request: AppendEntriesRequest) -> None:
+        """I6: what a leader counts a peer for is, or was, on its disk."""
+        leadership = server.raft._node.context.leadership if server.raft is not None else None
+        session = leadership.sessions.get(peer) if leadership is not None else None
+        reign, held = self._reigns.get(request.term), self.seen(peer)
+        if session is None or reign is None or held.ballot.term > request.term:
+            return
+        index = session.match_index
+        if held.disk.snapshot is not None and index <= held.disk.snapshot.index:
+            return
+        for logs in (held.disk.logs, held.former.logs):
+            if index < len(logs) and (not index or reign.holds(index, logs[index].term)):
+                return
+        self._broken(
+            "I6", f"{server.id} counts {peer} up to entry {index}, and its disk ends at {len(held.logs) - 1}"
+        )
 
     def _entries_sent(self, server: SimServer, seen: Seen, request: AppendEntriesRequest) -> None:
         term, prev, before, entries = (

@@ -280,6 +280,7 @@ class Timekeeper:
             if self._drill(leader, attempt):
                 cluster.network.conditions.jitter = before
                 self._exercises.check_catching_up(leader)
+                self._exercises.check_failed_transfer(leader)
                 return
         self._broken("latency", "nothing is wrong, and no leader keeps its office for a second")
         cluster.run(0)

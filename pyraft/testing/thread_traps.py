@@ -167,7 +167,9 @@ class CutWithChange(Adversary):
         friends = others[: (len(others) - 1) // 2]  # with the leader a minority
         plot.cut_off(leader, *friends)
         self._change(plot, leader, raft, others[-2])
-        plot.wait(lambda: _leader_after(others[len(friends) :], term), 8.0)
+        found = plot.wait(lambda: _leader_after(others[len(friends) :], term), 8.0)
+        if found is not None and found.raft is not None and rng.random() < 0.4:
+            self._change(plot, found, found.raft, leader)  # before it has committed anything
         plot.pause(rng.choice([0.02, 0.3]))
         plot.mend()
         plot.wait(lambda: _last_term(leader) > term, 2.0)
