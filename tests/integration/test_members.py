@@ -16,7 +16,7 @@ from tests.integration.clusters import PATIENCE, Cluster, config, eventually
 
 @pytest.fixture
 def cluster():
-    with Cluster() as made:
+    with Cluster(settings=config(1.0)) as made:
         made.start()
         made.leader()
         yield made
@@ -218,6 +218,7 @@ def test_only_a_leader_takes_changes(cluster):
 
 
 def test_an_uncommitted_configuration_is_rolled_back_when_its_entry_is_replaced(cluster):
+    cluster.write(1)  # before that no change is taken (dissertation §4.1)
     old = cluster.leader()
     cluster.cut_off(old.id)
     old.raft.add_nonvoter("n9", "n9:1")
