@@ -645,7 +645,6 @@ class Judge:
         seen = self.seen(server.id)
         if isinstance(request, AppendEntriesRequest):
             self._entries_sent(server, seen, request)
-            self._check_match(server, self._at(dst).id, request)
         elif isinstance(request, InstallSnapshotRequest):
             if self._leaders.get(request.term) != server.id:
                 self._broken(
@@ -660,6 +659,8 @@ class Judge:
         self.scout.request_sent(src, dst, seen, request)
         if dst.split(":")[0] in self._cluster.servers:  # an operator may have named a wrong address
             self.timekeeper.request_sent(server, self._at(dst), request)
+            if isinstance(request, AppendEntriesRequest):
+                self._check_match(server, self._at(dst).id, request)
         self.timekeeper.tick()
 
     def _check_match(self, server: SimServer, peer: str, request: AppendEntriesRequest) -> None:
