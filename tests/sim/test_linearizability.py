@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from pyraft.testing import Operation, check_linearizable
+from pyraft.testing import Operation, SimCluster, Violation, check_linearizable
 from pyraft.testing.linearizability import Undecided
 from pyraft.testing.sim_kv import KvModel
 
@@ -103,3 +103,18 @@ def test_a_search_that_takes_too_long_says_so():
 
     with pytest.raises(Undecided, match="31 operations"):
         check_linearizable(history, KvModel(), budget=1000)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_of_a_history_that_cannot_be_decided_the_beginning_is(wrong):
+    early = [op(("put", "1"), None, 0, 1, client="a"), op(("get",), "2" if wrong else "1", 2, 3, client="a")]
+    hopeless = [op(("put", f"u{n}"), None, 10 + n, client=f"c{n}") for n in range(40)]
+    late = [op(("get",), "nobody's", 60 + n, 61 + n, client="z") for n in range(3)]
+    with SimCluster(servers=1, seed=1) as cluster:
+        cluster.history = early + hopeless + late
+
+        if wrong:
+            with pytest.raises(Violation, match="no order explains"):
+                cluster.check_history()
+        else:
+            cluster.check_history()
