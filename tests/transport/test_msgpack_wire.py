@@ -432,7 +432,7 @@ def test_lists_and_maps_of_nothing_are_not_made_by_the_million(beginning, empty)
         wire.read_request(reader(data, 65536))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 4 * len(data)
+    assert peak < 12 * len(data)  # made in full they would take fifty times as much
 
 
 def test_entries_that_were_only_announced_cost_nothing():
