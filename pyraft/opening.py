@@ -13,7 +13,7 @@ from .errors import ConfigError
 from .fsm import FSM
 from .logstore.lmdb_store import LMDBStore
 from .snapshots.base import SnapshotStore
-from .snapshots.file_store import FileSnapshotStore
+from .snapshots.file_store import RETAIN, FileSnapshotStore, check_retain
 from .state import load_ballot
 from .transport.base import Transport
 
@@ -43,6 +43,8 @@ def open_parts(
     advertise: str | None,
     transport: Transport | None,
     tls: Tls | None,
+    snapshot_store: SnapshotStore | None,
+    retain: int | None,
 ) -> Parts:
     """Check everything that can be checked first, then open store and transport.
 
@@ -53,6 +55,7 @@ def open_parts(
     if not isinstance(fsm, FSM):
         raise ConfigError(f"fsm={fsm!r} is not an FSM: pass an instance of a subclass of pyraft.FSM")
     _check_addresses(address, advertise, transport)
+    _check_snapshot_options(snapshot_store, retain)
     first_members = _first_members(bootstrap, id)
     store = LMDBStore(os.fspath(path), server_id=id)
     own_transport: Transport | None = None
@@ -63,7 +66,8 @@ def open_parts(
             assert address is not None
             transport = own_transport = GrpcTransport(address, advertise=advertise, tls=tls)
         _check_own_address(first_members, id, transport)
-        snapshot_store = FileSnapshotStore(path)
+        if snapshot_store is None:
+            snapshot_store = FileSnapshotStore(path, RETAIN if retain is None else retain)
         has_past = store.last_index() > 0 or len(snapshot_store.list()) > 0
         is_empty = not has_past and load_ballot(store).newborn is None
     except BaseException:
@@ -98,6 +102,23 @@ def _check_addresses(address: str | None, advertise: str | None, transport: Tran
                 f"{name}={value!r} differs from the transport's address {transport.local_address!r}: others would "
                 f"look for this server in the wrong place. Leave {name} out"
             )
+
+
+def _check_snapshot_options(snapshot_store: SnapshotStore | None, retain: int | None) -> None:
+    if snapshot_store is None:
+        if retain is not None:
+            check_retain(retain)
+        return
+    if not isinstance(snapshot_store, SnapshotStore):
+        raise ConfigError(
+            f"snapshot_store={snapshot_store!r} is not a SnapshotStore: pass an instance of a subclass of pyraft's "
+            f"SnapshotStore, or leave it out to keep snapshots below the directory"
+        )
+    if retain is not None:
+        raise ConfigError(
+            f"retain={retain!r} is for the snapshots below the directory, and snapshot_store={snapshot_store!r} takes "
+            f"their place: leave retain out, and give the number to your store"
+        )
 
 
 def _first_members(bootstrap: Mapping[str, str] | Configuration | None, id: str) -> Configuration | None:

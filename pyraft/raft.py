@@ -132,11 +132,13 @@ class Raft:
         advertise: str | None = None,
         transport: Transport | None = None,
         tls: Tls | None = None,
+        snapshot_store: SnapshotStore | None = None,
+        retain: int | None = None,
     ) -> Raft:
         """A server that keeps everything below the directory ``path``.  ``with`` or ``start()`` starts it.
 
-        LMDB holds the log and the ballot, gRPC listens on ``address``.  What this opens,
-        shutdown closes.
+        LMDB holds the log and the ballot, files hold the snapshots, gRPC listens on ``address``.
+        What this opens, shutdown closes.
 
         Args:
             path: created if it does not exist; it belongs to the server ``id`` for ever.
@@ -153,6 +155,10 @@ class Raft:
             advertise: the address that others use, if it is not ``address``.
             transport: one of your own, or a TcpTransport, instead of gRPC.
             tls: certificates for gRPC.
+            snapshot_store: one of your own instead of files below ``path``; it stays yours.  It
+                must keep what it is given for as long as the directory exists: the entries that a
+                snapshot covers leave the log, and a start without it is refused.
+            retain: how many snapshots to keep below ``path``; None = 2.
 
         Raises:
             ConfigError: an argument is invalid, or the directory belongs to another server id.
@@ -161,7 +167,9 @@ class Raft:
         """
         from .opening import open_parts
 
-        parts = open_parts(path, id, fsm, address, bootstrap, config, advertise, transport, tls)
+        parts = open_parts(
+            path, id, fsm, address, bootstrap, config, advertise, transport, tls, snapshot_store, retain
+        )
         raft = cls.__new__(cls)
         try:
             raft._set_up(

@@ -37,6 +37,8 @@ META = "meta.json"
 STATE = "state.bin"
 UNFINISHED = ".tmp"
 VERSION = 1
+RETAIN = 2
+"""How many are kept unless somebody says otherwise.  With two, there is one to go back to."""
 
 REMEDY = (
     "Bring the folder back from a backup, or wipe this server's directory and let it rejoin as a "
@@ -58,6 +60,12 @@ class _Stored(NamedTuple):
         return self.meta.term, self.meta.index, self.meta.id
 
 
+def check_retain(retain: int) -> None:
+    """Raise ConfigError unless ``retain`` is a number of snapshots that can be kept."""
+    if type(retain) is not int or retain < 1:
+        raise ConfigError(f"retain is {retain!r}: keep at least one snapshot, better two")
+
+
 class FileSnapshotStore(SnapshotStore):
     """Keeps the newest snapshots of one server in its data directory.
 
@@ -68,7 +76,7 @@ class FileSnapshotStore(SnapshotStore):
     Any thread may call it.  A forked child may read and not write.
     """
 
-    def __init__(self, path: str | os.PathLike[str], retain: int = 2) -> None:
+    def __init__(self, path: str | os.PathLike[str], retain: int = RETAIN) -> None:
         """Open the store in the directory ``path``, making it if it is not there.
 
         Args:
@@ -79,8 +87,7 @@ class FileSnapshotStore(SnapshotStore):
             ConfigError: ``retain`` is out of range.
             StorageError: the directory cannot be read or written.
         """
-        if type(retain) is not int or retain < 1:
-            raise ConfigError(f"retain is {retain!r}: keep at least one snapshot, better two")
+        check_retain(retain)
         self._home = Path(path).absolute() / FOLDER
         self._retain = retain
         self._fork_guard = ForkGuard()

@@ -440,6 +440,13 @@ def test_a_port_taken_by_a_server_of_ours_is_refused_and_that_server_goes_on(tmp
         ({"address": "127.0.0.1:0", "id": 7}, ["id=7", "name"]),
         ({"address": "127.0.0.1:0", "config": Config(local_id="n9")}, ["'n1'", "'n9'", "leave local_id out"]),
         ({"address": "127.0.0.1:0", "fsm": object()}, ["fsm=", "pyraft.FSM"]),
+        ({"address": "127.0.0.1:0", "retain": 0}, ["retain is 0", "at least one"]),
+        ({"address": "127.0.0.1:0", "retain": "2"}, ["retain is '2'", "at least one"]),
+        ({"address": "127.0.0.1:0", "snapshot_store": "data"}, ["'data'", "SnapshotStore", "leave it out"]),
+        (
+            {"address": "127.0.0.1:0", "snapshot_store": DiscardSnapshotStore(), "retain": 3},
+            ["retain=3", "takes their place", "leave retain out"],
+        ),
     ],
     ids=lambda value: repr(value) if isinstance(value, dict) else "",
 )

@@ -449,3 +449,51 @@ def test_what_reaches_the_fsm_is_a_reader():
         future.result(PATIENCE)
 
         assert isinstance(future.open(), io.IOBase)
+
+
+def open_alone(directory, **options):
+    """A server that ``Raft.open`` made, which is a cluster by itself."""
+    address = "n1.test:1"
+    return Raft.open(
+        str(directory),
+        id="n1",
+        fsm=Recorder(),
+        bootstrap={"n1": address},
+        transport=InmemTransport(InmemNetwork(), address),
+        config=config(ALONE, trailing_logs=1),
+        **options,
+    )
+
+
+def take_snapshots(raft, count):
+    """Write and take a snapshot ``count`` times; return the ids, oldest first."""
+    raft.wait_for_leader(PATIENCE)
+    taken = []
+    for _ in range(count):
+        raft.apply(b"x").result(PATIENCE)
+        taken.append(raft.snapshot().result(PATIENCE).id)
+    return taken
+
+
+@pytest.mark.parametrize(("options", "kept"), [({}, 2), ({"retain": 1}, 1), ({"retain": 3}, 3)])
+def test_open_keeps_as_many_snapshots_as_it_is_told(tmp_path, options, kept):
+    with open_alone(tmp_path, **options) as raft:
+        taken = take_snapshots(raft, 4)
+
+    assert sorted(path.name for path in (tmp_path / "snapshots").iterdir()) == sorted(taken[-kept:])
+
+
+def test_open_with_a_snapshot_store_of_the_users_keeps_none_of_its_own(tmp_path):
+    snapshots = FileSnapshotStore(tmp_path / "elsewhere", retain=5)
+    with open_alone(tmp_path / "n1", snapshot_store=snapshots) as raft:
+        taken = take_snapshots(raft, 3)
+    assert [meta.id for meta in snapshots.list()] == taken[::-1]
+    assert not (tmp_path / "n1" / "snapshots").exists()
+
+    with open_alone(tmp_path / "n1", snapshot_store=snapshots) as raft:  # it starts from there
+        assert raft.status().snapshot_index == snapshots.list()[0].index
+        raft.wait_for_leader(PATIENCE)
+        assert raft.apply(b"x").result(PATIENCE) == 4
+
+    with pytest.raises(CorruptStoreError, match="the state between is lost"):
+        open_alone(tmp_path / "n1", snapshot_store=InmemSnapshotStore())
