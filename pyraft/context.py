@@ -103,8 +103,10 @@ class NodeContext:
                 self._reload(event.config)
                 return event
             elif isinstance(event, SnapshotTaken):
-                self._snapshot_taken(event.meta)
-                event.finish()
+                try:
+                    self._snapshot_taken(event.meta)
+                finally:
+                    event.finish()  # it is durable, whatever becomes of the log
             elif isinstance(event, CompactFurther):
                 self._compacting = False
                 self.compact()

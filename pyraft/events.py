@@ -127,6 +127,8 @@ class RestoreAsked(LeaderQuestion):
 
     meta: SnapshotMeta
     future: RaftFuture[None]
+    deadline: float | None
+    """Until when commands wait for it, an instant of the runtime's clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,9 @@ if TYPE_CHECKING:
     from .transport.grpc_transport import Tls
 
 
+_LARGEST_RESTORED_INDEX = 1 << 62
+
+
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
     """A server: its id, and the address where it is reached."""
@@ -510,7 +513,8 @@ class Raft:
             timeout: how long reading may take (then EnqueueTimeoutError, and nothing has changed).
 
         Fails with NotLeaderError, ConfigError (a configuration is not committed yet),
-        SnapshotFailedError (the reader), StorageError, LeadershipLostError (nobody knows).
+        SnapshotFailedError (the reader), StoreFullError, StorageError (of which it is unknown whether
+        the snapshot is on the disk, so the server stops), LeadershipLostError (nobody knows).
         """
         self._check_usable()
         _check_snapshot(meta, reader)
@@ -814,6 +818,10 @@ def _check_snapshot(meta: Any, reader: Any) -> None:
     if not isinstance(meta, SnapshotMeta) or not hasattr(reader, "read"):
         raise ConfigError(
             "restore() needs a SnapshotMeta and a binary reader: for example what SnapshotStore.open() gives"
+        )
+    if type(meta.index) is not int or not 0 <= meta.index <= _LARGEST_RESTORED_INDEX:
+        raise ConfigError(
+            f"the snapshot's index {meta.index!r} is no log index: the log goes on behind it and must have room there"
         )
 
 

@@ -50,7 +50,7 @@ def _write(store: SnapshotStore, captured: Captured, transport: Transport) -> Sn
         _persist(captured.state, sink)
         sink.close()
     except BaseException as error:
-        _cancel(sink)
+        cancel(sink)
         if isinstance(error, RaftError) or not isinstance(error, Exception):
             raise
         raise SnapshotFailedError(
@@ -74,7 +74,8 @@ def _release(state: FSMSnapshot) -> None:
         _log.exception("FSMSnapshot.release failed; nobody else is affected")
 
 
-def _cancel(sink: SnapshotSink) -> None:
+def cancel(sink: SnapshotSink) -> None:
+    """Drop a snapshot that will not be completed; what goes wrong then is only logged."""
     try:
         sink.cancel()
     except Exception:
@@ -98,6 +99,10 @@ def copy_all(source: BinaryIO, sink: SnapshotSink, size: int) -> int:
             ) from error
         if not chunk:
             break
+        if not isinstance(chunk, bytes | bytearray | memoryview):
+            raise SnapshotFailedError(
+                f"the snapshot's reader gives {type(chunk).__name__} and not bytes: open the file in binary mode"
+            )
         sink.write(chunk)
         copied += len(chunk)
     if copied != size:

@@ -33,7 +33,7 @@ from .fsm_runner import Captured
 from .futures import RaftFuture, SnapshotFuture
 from .rules.timing import randomized
 from .runtime import Inbox
-from .snapshot_writing import copy_all, write_snapshot
+from .snapshot_writing import cancel, copy_all, write_snapshot
 from .snapshots.base import SnapshotMeta, SnapshotStore
 
 
@@ -78,6 +78,7 @@ class Snapshotter:
         self._stopping = False
         self._taken = 0  # index of our newest one
         self.is_writing = False  # user code may run, which may not return
+        self._restoring: RaftFuture[None] | None = None  # its reader may never return
         self._keeps = True  # False once the store turned out to forget what it is given
 
     # -- any thread ----------------------------------------------------------------------------
@@ -135,6 +136,8 @@ class Snapshotter:
         self._inbox.close(self._dispose)
         for future in list(self._asked):
             self._dispose(_Asked(future))
+        if self._restoring is not None:
+            self._node.notifier.fail([self._restoring], RaftShutdownError)
 
     # -- the snap thread -----------------------------------------------------------------------
 
@@ -265,12 +268,19 @@ class Snapshotter:
 
     def _restore(self, event: _Restore) -> None:
         """Bring the bytes to the disk, and leave the rest to the leader."""
+        self._restoring = event.future
         try:
-            place = self._ask_main(lambda answer: RestoreAsked(answer, event.meta, event.future))
+            place = self._ask_main(
+                lambda answer: RestoreAsked(answer, event.meta, event.future, event.deadline)
+            )
             self._write_restore(event, place)
-        except RaftError as error:
+        except Exception as raised:
+            error = raised
+            if not isinstance(raised, RaftError):  # the store is the user's
+                error = StorageError(f"the snapshot store could not take the snapshot in: {raised!r}")
             self._node.inbox.put(RestoreEnded(event.future))
             self._node.notifier.fail_one(event.future, error)
+        self._restoring = None
 
     def _write_restore(self, event: _Restore, place: RestorePlace) -> None:
         sink = self._store.create(
@@ -289,7 +299,7 @@ class Snapshotter:
                 )
             self._ask_main(lambda answer: RestoreWritten(answer, meta, sink, event.future))
         except BaseException:
-            sink.cancel()
+            cancel(sink)
             raise
         finally:
             self.is_writing = False

@@ -8,10 +8,21 @@ Until the no-op behind it is committed, the restored state is this server's alon
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Protocol
 
 from ..context import NodeContext
-from ..errors import AbortedByRestoreError, ConfigError, LeadershipTransferInProgressError, RaftError
+from ..errors import (
+    AbortedByRestoreError,
+    ConfigError,
+    EnqueueTimeoutError,
+    LeadershipLostError,
+    LeadershipTransferInProgressError,
+    NodeFailedError,
+    RaftError,
+    StorageError,
+    StoreFullError,
+)
 from ..events import RestoreAsked, RestoreEnded, RestorePlace, RestoreWritten
 from ..futures import RaftFuture
 
@@ -38,10 +49,15 @@ class ExternalRestore:
         self._node = node
         self._leader = leader
         self._of: RaftFuture[None] | None = None
+        self._deadline = inf
 
     @property
     def is_active(self) -> bool:
         return self._of is not None
+
+    @property
+    def wake_at(self) -> float:
+        return self._deadline
 
     def ask(self, event: RestoreAsked) -> None:
         """Say where the snapshot is to stand, and hold everything else back."""
@@ -57,6 +73,7 @@ class ExternalRestore:
             )
         else:
             self._of = event.future
+            self._deadline = inf if event.deadline is None else event.deadline
             state = self._node.state
             configurations = state.configurations
             event.answer(
@@ -80,24 +97,41 @@ class ExternalRestore:
         node = self._node
         leadership = node.leadership
         assert leadership is not None
-        # Durable only here, where nobody else can have become leader meanwhile: otherwise the
-        # next start would find a snapshot that the cluster knows nothing of.
+        # Durable only here, where this server leads: otherwise the next start would find a
+        # snapshot that the cluster knows nothing of.
         leadership.write_began_at = node.runtime.now()
         try:
             event.sink.close()
-        except RaftError as error:
+        except StoreFullError as error:  # nothing of it is there
             event.answer(error)
             self.end()
             return
+        except Exception as error:
+            # It may be there all the same, and from its index on this leader would write other things.
+            failure = error if isinstance(error, NodeFailedError) else _unknown(error)
+            event.answer(failure)
+            raise failure from error
         finally:
             leadership.write_began_at = None
         node.log.warning(
             "restoring a snapshot from outside index=%d bytes=%d", event.meta.index, event.meta.size
         )
         event.answer(None)
-        self._of = None
-        self._leader.stand_on_snapshot(event, _replaced)
+        self._of, self._deadline = None, inf
+        try:
+            self._leader.stand_on_snapshot(event, _replaced)
+        except NodeFailedError:
+            node.notifier.fail([event.future], _cut_off)
+            raise
         self._leader.take_commands()
+
+    def expire(self) -> None:
+        """Let commands go on if the bytes take too long to come."""
+        future = self._of
+        if future is None or self._node.runtime.now() < self._deadline:
+            return
+        self._node.notifier.fail([future], _too_slow)
+        self.end()
 
     def gave_up(self, event: RestoreEnded) -> None:
         """The bytes could not be read or written."""
@@ -105,8 +139,27 @@ class ExternalRestore:
             self.end()
 
     def end(self) -> None:
-        self._of = None
+        self._of, self._deadline = None, inf
         self._leader.take_commands()
+
+
+def _unknown(error: Exception) -> StorageError:
+    return StorageError(
+        f"the snapshot from outside could not be completed, and may be on the disk all the same: {error}"
+    )
+
+
+def _cut_off() -> LeadershipLostError:
+    return LeadershipLostError(
+        "this server failed with the snapshot from outside on its disk: it may be the state of the cluster once it is "
+        "started again. Read the state before restoring it again"
+    )
+
+
+def _too_slow() -> EnqueueTimeoutError:
+    return EnqueueTimeoutError(
+        "reading the snapshot took longer than the caller allowed: nothing has changed"
+    )
 
 
 def _replaced() -> AbortedByRestoreError:

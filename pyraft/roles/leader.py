@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from ..configuration import Configuration, Server, encode_configuration
 from ..context import NodeContext
 from ..errors import (
+    ConfigError,
     LeadershipLostError,
     LeadershipTransferInProgressError,
     NodeFailedError,
@@ -178,6 +179,7 @@ class Leader:
                     self._reads.read(event.answer, self._may_read())
                 case RestoreAsked():
                     self._restore.ask(event)
+                    wake_at = min(wake_at, self._next_timer())
                 case RestoreWritten():
                     self._restore.written(event)
                 case RestoreEnded():
@@ -202,6 +204,8 @@ class Leader:
                 self._node.notifier.fail([request.future], _handing_over(self._node.id))
             case MembershipRequested():
                 self._changes.add(request)
+            case TransferRequested() if self._restore.is_active:
+                self._node.notifier.fail([request.future], _restoring)
             case TransferRequested():
                 self._transfers.begin(request)
             case VerifyRequested():
@@ -210,6 +214,7 @@ class Leader:
     def _on_timer(self) -> Next | None:
         now = self._node.runtime.now()
         self._transfers.expire()
+        self._restore.expire()
         self._changes.expire()
         for id, leaving in list(self._leaving.items()):
             if leaving.until <= now:
@@ -221,7 +226,8 @@ class Leader:
 
     def _next_timer(self) -> float:
         leaving = [leaving.until for leaving in self._leaving.values()]
-        return min([self._lease_check_at, self._transfers.wake_at, self._changes.wake_at(), *leaving])
+        soonest = min(self._transfers.wake_at, self._restore.wake_at, self._changes.wake_at())
+        return min([self._lease_check_at, soonest, *leaving])
 
     # -- appending -------------------------------------------------------------------------
 
@@ -475,6 +481,8 @@ class Leader:
         self._in_flight.clear()
         node.state.take_snapshot_position(meta)
         self._leadership.commit_index = self._written = meta.index
+        # As if this term began here: until the no-op is on a majority nobody may read the new state.
+        self._first_of_term = meta.index + 1
         node.fsm.restore(meta, node.snapshots.opener(meta))
         for id, peer in former.items():
             self._start_replicating(peer.session.peer)
@@ -640,6 +648,10 @@ def _handing_over(id: str) -> Callable[[], LeadershipTransferInProgressError]:
     return lambda: LeadershipTransferInProgressError(
         f"{id} is handing over its leadership and takes no commands meanwhile: try again in a moment, on the new leader"
     )
+
+
+def _restoring() -> ConfigError:
+    return ConfigError("a snapshot from outside is being restored: wait for its end")
 
 
 def _finish_with(node: NodeContext, future: RaftFuture[None]) -> Callable[[int | RaftError], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from dataclasses import replace
 
 import pytest
@@ -11,10 +12,17 @@ from pyraft import (
     AbortedByRestoreError,
     ConfigError,
     EnqueueTimeoutError,
+    LeadershipLostError,
     NotLeaderError,
+    RaftShutdownError,
+    ReadTimeoutError,
+    ShutdownTimeoutError,
     SnapshotFailedError,
+    StorageError,
+    StoreFullError,
 )
-from pyraft.snapshots import InmemSnapshotStore
+from pyraft.messages import InstallSnapshotRequest
+from pyraft.snapshots import InmemSnapshotStore, SnapshotSink
 from tests.integration.clusters import PATIENCE, Cluster, Recorder, config, eventually
 
 
@@ -149,3 +157,194 @@ def test_a_restore_ends_with_the_server():
 
         with pytest.raises(Exception, match="shut down"):
             raft.restore(*outside()).result(PATIENCE)
+
+
+# ── readers and disks that do not do what they should ──
+
+
+def test_a_reader_of_text_is_refused_and_the_leader_goes_on(cluster):
+    meta, _ = outside()
+    with pytest.raises(SnapshotFailedError, match="binary mode"):
+        cluster.leader().raft.restore(meta, io.StringIO("from\noutside")).result(PATIENCE)
+
+    cluster.write(1)
+    cluster.check_nothing_lost()
+
+
+class Stuck(io.BytesIO):
+    """A reader that gives nothing until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading, self.let_go = threading.Event(), threading.Event()
+
+    def read(self, size=-1):
+        self.reading.set()
+        self.let_go.wait(PATIENCE)
+        return b""
+
+
+@pytest.fixture
+def stuck():
+    reader = Stuck()
+    yield reader
+    reader.let_go.set()
+
+
+def test_commands_wait_for_a_reader_that_never_returns_no_longer_than_the_caller_allowed(cluster, stuck):
+    leader = cluster.leader()
+
+    restored = leader.raft.restore(outside()[0], stuck, timeout=0.1)
+    stuck.reading.wait(PATIENCE)
+
+    with pytest.raises(EnqueueTimeoutError, match="nothing has changed"):
+        restored.result(PATIENCE)
+    cluster.write(3)
+    stuck.let_go.set()
+    cluster.write(1)
+    cluster.check_nothing_lost()
+
+
+def test_a_reader_that_never_returns_keeps_nobody_waiting_after_the_end(stuck):
+    with Cluster(["n1"], settings=config(0.05), make_snapshots=InmemSnapshotStore) as made:
+        raft = made.start().leader().raft
+        restored = raft.restore(outside()[0], stuck)
+        stuck.reading.wait(PATIENCE)
+
+        assert isinstance(raft.shutdown(0.05).exception(PATIENCE), ShutdownTimeoutError)
+
+        with pytest.raises(RaftShutdownError):
+            restored.result(PATIENCE)
+
+
+def test_leadership_is_not_handed_over_meanwhile(cluster, stuck):
+    leader = cluster.leader()
+    restored = leader.raft.restore(outside()[0], stuck)
+    stuck.reading.wait(PATIENCE)
+
+    with pytest.raises(ConfigError, match="being restored"):
+        leader.raft.leadership_transfer().result(PATIENCE)
+
+    stuck.let_go.set()
+    assert isinstance(restored.exception(PATIENCE), SnapshotFailedError)
+    leader.raft.leadership_transfer().result(PATIENCE)
+
+
+@pytest.mark.parametrize("index", [-1, 2**64 - 1, 1.5])
+def test_an_index_behind_which_there_is_no_room_is_refused(cluster, index):
+    meta, data = outside()
+
+    with pytest.raises(ConfigError, match="is no log index"):
+        cluster.leader().raft.restore(replace(meta, index=index), data)
+
+
+class FailingSnapshots(InmemSnapshotStore):
+    """Raises ``error`` where ``fails_at`` says."""
+
+    fails_at = ""
+    error: Exception = OSError("the disk is on fire")
+
+    def create(self, *args):
+        if self.fails_at == "create":
+            raise self.error
+        return FailingSink(self, super().create(*args))
+
+
+class FailingSink(SnapshotSink):
+    def __init__(self, store, sink):
+        self._store, self._sink = store, sink
+
+    @property
+    def id(self):
+        return self._sink.id
+
+    def write(self, data):
+        if self._store.fails_at == "write":
+            raise self._store.error
+        return self._sink.write(data)
+
+    def close(self):
+        if self._store.fails_at == "close":
+            self._sink.close()  # it may be there all the same
+            raise self._store.error
+        self._sink.close()
+
+    def cancel(self):
+        if self._store.fails_at == "write":
+            raise self._store.error
+        self._sink.cancel()
+
+
+@pytest.fixture
+def alone():
+    with Cluster(["n1"], settings=config(0.05), make_snapshots=FailingSnapshots) as made:
+        made.start()
+        made.leader()
+        yield made
+
+
+@pytest.mark.parametrize("where", ["create", "write"])
+def test_a_store_that_cannot_take_the_bytes_changes_nothing(alone, where):
+    alone.write(2)
+    leader = alone.leader()
+    leader.snapshots.fails_at = where
+
+    with pytest.raises(StorageError, match="on fire"):
+        leader.raft.restore(*outside()).result(PATIENCE)
+
+    alone.write(1)
+    alone.check_nothing_lost()
+
+
+def test_a_snapshot_that_may_be_on_the_disk_or_not_stops_the_leader(alone):
+    """Else it would write entries where the snapshot stands, and take both for the same at its next start."""
+    alone.write(2)
+    leader = alone.leader()
+    leader.snapshots.fails_at = "close"
+
+    with pytest.raises(StorageError, match="may be on the disk"):
+        leader.raft.restore(*outside()).result(PATIENCE)
+
+    assert leader.raft.wait_stopped(PATIENCE)
+    assert isinstance(leader.raft.failure, StorageError)
+
+
+def test_a_disk_without_room_changes_nothing(alone):
+    alone.write(2)
+    leader = alone.leader()
+    leader.snapshots.fails_at, leader.snapshots.error = "close", StoreFullError("no room")
+
+    with pytest.raises(StoreFullError):
+        leader.raft.restore(*outside()).result(PATIENCE)
+
+    alone.write(1)
+    alone.check_nothing_lost()
+
+
+def test_a_log_that_cannot_be_dropped_leaves_nobody_waiting(alone):
+    alone.write(2)
+    leader = alone.leader()
+
+    def fails(first, last):
+        raise OSError("the disk is on fire")
+
+    leader.store.delete_range = fails
+
+    with pytest.raises(LeadershipLostError, match="on its disk"):
+        leader.raft.restore(*outside()).result(PATIENCE)
+    assert leader.raft.wait_stopped(PATIENCE)
+
+
+def test_nobody_reads_the_new_state_before_a_majority_has_it(cluster):
+    leader = cluster.leader()
+    cluster.write(1)
+    cluster.network.drop(when=lambda message: isinstance(message, InstallSnapshotRequest))
+    restored = leader.raft.restore(*outside())
+    eventually(lambda: leader.fsm.applied == [b"from", b"outside"], "the leader has it")
+
+    with pytest.raises(ReadTimeoutError):
+        leader.raft.read_index(0.2).result(PATIENCE)
+
+    cluster.network.heal()
+    restored.result(PATIENCE)
+    assert leader.raft.read_index(PATIENCE).result(PATIENCE) > 0

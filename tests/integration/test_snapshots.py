@@ -16,6 +16,7 @@ from pyraft import (
     NothingNewToSnapshotError,
     Raft,
     SnapshotFailedError,
+    StorageError,
     recover_cluster,
 )
 from pyraft.logstore import InmemStore
@@ -421,6 +422,22 @@ def test_a_full_disk_while_a_snapshot_is_written_is_an_error_and_nothing_more():
 
         assert "No space left on device" in str(error)
         cluster.write(1)
+
+
+def test_a_log_that_cannot_be_cut_stops_the_server_and_leaves_nobody_waiting():
+    with alone(trailing_logs=0) as cluster:
+        cluster.start().write(3)
+        leader = cluster.leader()
+
+        def fails(first, last):
+            raise OSError("the disk is on fire")
+
+        leader.store.delete_range = fails
+        future = leader.raft.snapshot()
+
+        assert future.result(PATIENCE).index > 3  # it is durable
+        assert leader.raft.wait_stopped(PATIENCE)
+        assert isinstance(leader.raft.failure, StorageError)
 
 
 def test_a_configuration_survives_in_the_snapshot_when_its_entry_is_gone():
