@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ..errors import CorruptStoreError, LogNotFoundError
 from ..messages import AnyRequest, AnyResponse, AppendEntriesRequest
 from ..state import RaftState
-from .faults import Fault, any_server, links_between
+from .faults import Fault, any_server, ask_for_snapshot, links_between
 from .invariants import Violation
 
 if TYPE_CHECKING:
@@ -248,6 +248,29 @@ class CrashBeforeAck(Adversary):
     def repair(self, cluster: SimCluster) -> None:
         for server in cluster.servers.values():
             server.disk.conditions.late_return = 0.0
+
+
+class CrashInSnapshot(Adversary):
+    """A server dies while its disk takes a snapshot in: one of its own, or one that its leader sends."""
+
+    name = "crash in snapshot"
+
+    def act(self, plot: Plot, rng: random.Random) -> None:
+        asked = any_server(plot.cluster, rng)
+        plot.pause(rng.expovariate(1.0) * 0.2)
+        ask_for_snapshot(plot.cluster, asked)
+        victim = plot.wait(lambda: self._that_closes_one(plot.cluster), 1.0)
+        if victim is None:
+            return
+        plot.note("dies in a snapshot", victim.id)
+        plot.crash(victim, power_loss=rng.random() < 0.5)
+        plot.pause(rng.choice([0.05, 1.0]))
+        plot.revive(victim)
+        plot.pause(rng.choice([0.1, 1.0]))
+
+    @staticmethod
+    def _that_closes_one(cluster: SimCluster) -> SimServer | None:
+        return next((one for one in cluster.servers.values() if one.is_up and one.disk.closing), None)
 
 
 class CutNewLeader(Adversary):
@@ -561,6 +584,7 @@ def _callers(scheduler: Scheduler, server: SimServer) -> list[SimTask]:
 ADVERSARIES: tuple[type[Adversary], ...] = (
     CrashWithUncommitted,
     CrashBeforeAck,
+    CrashInSnapshot,
     CutNewLeader,
     ThawAtCommit,
     TwoLogs,

@@ -45,6 +45,17 @@ def check_rate(rate: Any) -> None:
         raise ConfigError(f"rate={rate!r} is not above 0: how many operations a second?  Use for example 20")
 
 
+def check_probability(what: str, probability: Any) -> None:
+    """Refuse what is no number from 0 to 1.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    is_number = isinstance(probability, int | float) and not isinstance(probability, bool)
+    if not is_number or not 0 <= probability <= 1:
+        raise ConfigError(f"{what}={probability!r} is not a probability: use for example 0.01")
+
+
 def check_callable(what: str, function: Any, returns: str) -> None:
     """Refuse what cannot be called.
 
@@ -83,9 +94,7 @@ def check_cluster(
         raise ConfigError(
             f"policy={policy!r} is not a Policy: use an instance of a class in pyraft.testing.sim_policies"
         )
-    is_number = isinstance(preempt_lines, int | float) and not isinstance(preempt_lines, bool)
-    if not is_number or not 0 <= preempt_lines <= 1:
-        raise ConfigError(f"preempt_lines={preempt_lines!r} is not a probability: use for example 0.01")
+    check_probability("preempt_lines", preempt_lines)
     _check_faults(faults)
     check_fsm_factory(fsm)
 

@@ -36,13 +36,21 @@ from ..fsm import FSM, BatchingFSM
 from ..log import Log
 from ..raft import Raft, bootstrap_cluster
 from ..state import RaftState
-from .arguments import check_callable, check_cluster, check_command, check_count, check_rate, check_seconds
+from .arguments import (
+    check_callable,
+    check_cluster,
+    check_command,
+    check_count,
+    check_probability,
+    check_rate,
+    check_seconds,
+)
 from .error_log import ErrorLog
 from .faults import Fault
 from .invariants import Judge, Violation
 from .linearizability import NotLinearizable, Operation, Undecided, check_linearizable
 from .recorder import Recorder
-from .sim_clients import CommandClient, KvClient, Outcome, submit_all
+from .sim_clients import CommandClient, KvClient, Outcome, Patience, submit_all
 from .sim_disk import SimDisk, SimStore
 from .sim_kv import CommandRefused, KvFsm, KvModel
 from .sim_network import SimNetwork, SimTransport
@@ -429,6 +437,7 @@ class SimCluster:
         burst: int = 1,
         left_out: Container[int] = (),
         draw_command: Callable[[Random], bytes] | None = None,
+        haste: float = 0.0,
     ) -> None:
         """One more client of a ``KvFsm``: it asks ``rate`` times a second until ``stop_clients``.
 
@@ -437,10 +446,12 @@ class SimCluster:
             left_out: numbers of operations, from 1, that it does not send.
             draw_command: makes its commands, for a state machine that is no ``KvFsm``; what it
                 was answered is in ``commands``.
+            haste: the probability that it does not wait as long as an answer, or room in the queue, may take.
         """
         check_rate(rate)
         check_count("keys", keys, 10)
         check_count("burst", burst, 100)
+        check_probability("haste", haste)
         if not isinstance(left_out, Container):
             raise ConfigError(
                 f"left_out={left_out!r} is not a set of numbers of operations: use for example {{1, 2}}"
@@ -455,9 +466,9 @@ class SimCluster:
         self._check_open()
         name = f"c{len(self.clients) + 1}"
         if draw_command is None:
-            self.clients.append(KvClient(self, name, rate, keys, burst, left_out))
+            self.clients.append(KvClient(self, name, rate, keys, burst, left_out, haste))
         else:
-            self.clients.append(CommandClient(self, name, rate, burst, left_out, draw_command))
+            self.clients.append(CommandClient(self, name, rate, burst, left_out, haste, draw_command))
 
     def apply(self, command: bytes, timeout: float = 30.0) -> Any:
         """Have ``command`` applied by whoever leads, trying again while that is safe; its result.
@@ -484,7 +495,7 @@ class SimCluster:
         """Call ``apply`` on a thread of ``server``'s process, as its own program would; wait for the end."""
         check_command(command)
         check_seconds("timeout", timeout)
-        return submit_all(self, self._server(server), [command], timeout)[0]
+        return submit_all(self, self._server(server), [command], Patience(timeout))[0]
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -525,11 +536,11 @@ class SimCluster:
                 self.revive(server)
 
     def _move_back(self, server: SimServer) -> None:
-        """Let a server have the address at which the others look for it, if nobody knows its own."""
-        addresses = self.judge.addresses(server.id)
-        if addresses and server.address not in addresses:
+        """Let a server have the address at which the others look for it."""
+        address = self.judge.sought_at(server.id, server.address)
+        if address != server.address:
             self.crash(server)
-            server.address = addresses[0]
+            server.address = address
             self.scheduler.note("move", server.id, server.address)
 
     def stop_clients(self, timeout: float = 40.0) -> None:

@@ -126,6 +126,7 @@ PROFILES: dict[str, Profile] = {
         (
             f.AskForSnapshot,
             t.NeedlessSnapshot,
+            a.CrashInSnapshot,
             f.SlowFsm,
             f.DamagedSnapshot,
             f.Crash,

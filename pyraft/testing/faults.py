@@ -475,13 +475,17 @@ class AskForSnapshot(Fault):
     name = "ask for snapshot"
 
     def strike(self, cluster: SimCluster, rng: random.Random) -> None:
-        server = any_server(cluster, rng)
-        raft = server.raft
-        if raft is not None and server.is_up and not server.is_frozen:
-            cluster.scheduler.spawn(f"user-{server.id}-snapshot", lambda: _ask(raft), server.group)
+        ask_for_snapshot(cluster, any_server(cluster, rng))
 
     def relent(self, cluster: SimCluster, rng: random.Random) -> None:
         pass
+
+
+def ask_for_snapshot(cluster: SimCluster, server: SimServer) -> None:
+    """Let the server's own program ask for a snapshot, if it can; does not wait."""
+    raft = server.raft
+    if raft is not None and server.is_up and not server.is_frozen:
+        cluster.scheduler.spawn(f"user-{server.id}-snapshot", lambda: _ask(raft), server.group)
 
 
 def _ask(raft: Raft) -> None:

@@ -244,13 +244,20 @@ class Judge:
         logs = [self._seen[other].disk for other in self._seen]
         return self.members.find(id) is not None or any(log.members.find(id) is not None for log in logs)
 
-    def addresses(self, id: str) -> list[str]:
-        """Where a member is, by the committed configuration and by those in anybody's log after it."""
-        logs = [self._seen[other].disk for other in self._seen]
-        configurations = [self.members]
-        configurations += [log.members for log in logs if log.members_index > self._members.index]
+    def sought_at(self, id: str, address: str) -> str:
+        """Where the others look for a server that is at ``address``.
+
+        If they disagree, what counts is where the one looks who can win whatever the others do:
+        of those who have a vote by their own log the one whose log is the latest.
+        """
+        logs = {other: seen.disk for other, seen in self._seen.items() if seen.ballot.newborn is None}
+        voters = [log for other, log in logs.items() if log.members.is_voter(other)]
+        winner = max(voters, key=lambda log: (log.logs[-1].term, len(log.logs)), default=None)
+        configurations = [] if winner is None else [winner.members]
+        configurations.append(self.members)
+        configurations += [log.members for log in logs.values() if log.members_index > self._members.index]
         found = [configuration.find(id) for configuration in configurations]
-        return [server.address for server in found if server is not None]
+        return next((server.address for server in found if server is not None), address)
 
     def is_forgotten(self, id: str) -> bool:
         """Whether everybody who may yet stand for election knows that the server is no member.
@@ -619,7 +626,9 @@ class Judge:
     @_undisturbed
     def answered(self, outcome: Outcome) -> None:
         """I14: a client goes on, with an answer or without."""
-        if outcome.asked_at >= self.calm_since and type(outcome.error) in (TimeoutError, EnqueueTimeoutError):
+        if outcome.in_haste or outcome.asked_at < self.calm_since:
+            return
+        if type(outcome.error) in (TimeoutError, EnqueueTimeoutError):
             self._broken("I14", f"nothing is wrong, but {outcome.command!r} got no answer: {outcome.error}")
 
     def not_applied(self, command: bytes) -> None:

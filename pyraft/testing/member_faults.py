@@ -101,7 +101,7 @@ class Churn(Askers):
             (2, self._promote),
             (2 if len(members.voters) > 2 else 0, self._demote),
             (4 if len(members.voters) > 2 else 1, self._remove),
-            (1, self._move),
+            (2, self._move),
             (1, self._break_the_rules),
         ]
         rng.choices([action for _, action in actions], [weight for weight, _ in actions])[0](
@@ -200,8 +200,11 @@ class Churn(Askers):
         """Ask for a change of the server ``id``."""
         decides_upon = rng.random() < 0.3  # the configuration that it has looked at
         seconds = rng.choice([0.1, 1.0, 3.0])
+        hands_over = rng.random() < 0.1  # and another operator has just asked for that
 
         def question(raft: Raft) -> Any:
+            if hands_over:
+                raft.leadership_transfer()
             return change(raft, raft.get_configuration().index if decides_upon else 0, seconds)
 
         self._asked[id] = self._asked.get(id, 0) + 1

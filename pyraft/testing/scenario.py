@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
 from pkgutil import resolve_name
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from ..config import Config
 from ..errors import ConfigError
 from ..fsm import FSM
-from .arguments import check_fsm_factory
+from .arguments import check_fsm_factory, check_probability
 from .cluster import SimCluster
 from .fault_mix import EXPERIMENTS, KINDS, draw_faults
 from .faults import Fault
@@ -81,17 +81,20 @@ class ClientSpec:
         keys: how many keys it uses.
         burst: most commands that it submits before it waits for an answer.
         only: the numbers of the operations that it does, from 1; None = all.
+        haste: the probability that it does not wait as long as an answer, or room in the queue, may take.
     """
 
     rate: float = 6.0
     keys: int = 10
     burst: int = 1
     only: tuple[int, ...] | None = None
+    haste: float = 0.0
 
     def __post_init__(self) -> None:
         _check_number("client: rate", self.rate, "operations a second, above 0")
         _check_count("client: keys", self.keys, 1, 1_000_000)
         _check_count("client: burst", self.burst, 1, 100_000)
+        check_probability("client: haste", self.haste)
         _check_only("client", self.only)
 
 
@@ -131,10 +134,7 @@ class Scenario:
             raise ConfigError(f"seed={self.seed!r} is not a whole number")
         _check_count("servers", self.servers, 1, _MOST_SERVERS)
         _check_number("seconds", self.seconds, "virtual seconds above 0")
-        if isinstance(self.preempt_lines, bool) or not isinstance(self.preempt_lines, int | float):
-            raise ConfigError(f"preempt_lines={self.preempt_lines!r} is not a probability")
-        if not 0.0 <= self.preempt_lines <= 1.0:
-            raise ConfigError(f"preempt_lines={self.preempt_lines!r} is not a probability: use 0 to 1")
+        check_probability("preempt_lines", self.preempt_lines)
         if not isinstance(self.fsm, str):
             raise ConfigError(f"fsm={self.fsm!r} is not text such as 'module:Class'")
         if not isinstance(self.note, str):
@@ -224,6 +224,11 @@ def _draw_snapshots(rng: Random) -> dict[str, Any]:
     }
 
 
+def _draw_message_size(rng: Random) -> dict[str, Any]:
+    """How many bytes one message takes; in most runs more than there ever are."""
+    return {"max_append_bytes": rng.choice([150, 600])} if rng.random() < 0.25 else {}
+
+
 def draw_scenario(seed: int, servers: int | None = None, seconds: float = 30.0) -> Scenario:
     """What the seed says: how many servers, their settings, faults, clients and the schedule's policy.
 
@@ -244,12 +249,16 @@ def draw_scenario(seed: int, servers: int | None = None, seconds: float = 30.0) 
         "max_inflight_appends": rng.choice([16, 2]),
         "max_proposals": rng.choice([65536, 2]),
         **_draw_snapshots(Random(f"scenario/{seed}/snapshots")),
+        **_draw_message_size(Random(f"scenario/{seed}/message size")),
     }
     lines = rng.choice([*[0.0] * 6, 0.03, 0.1])
     clients = [ClientSpec(rate=rng.choice([3.0, 6.0, 20.0]), keys=rng.choice([3, 10]))] * 3
     clients.append(ClientSpec(rate=rng.choice([0.5, 2.0]), burst=rng.choice([10, 100, 200])))
     if lines:  # each line costs, so it does less
         clients = [ClientSpec(rate=3.0, keys=3)] * 3
+    haste = Random(f"scenario/{seed}/haste")
+    often = {False: [0.0, 0.0, 0.01, 0.05], True: [0.0, 0.3]}  # bursts are rare
+    clients = [replace(client, haste=haste.choice(often[client.burst > 1])) for client in clients]
     policy = draw_policy(Random(f"scenario/{seed}/policy"))
     faults = draw_faults(Random(f"scenario/{seed}/faults"))
     return Scenario(
@@ -356,7 +365,7 @@ def run_scenario(
     try:
         for client in scenario.clients:
             left_out = () if client.only is None else _AllBut(client.only)
-            cluster.client(client.rate, client.keys, client.burst, left_out, draw_command)
+            cluster.client(client.rate, client.keys, client.burst, left_out, draw_command, client.haste)
         cluster.run(scenario.seconds)
         cluster.check()
     except Exception as error:

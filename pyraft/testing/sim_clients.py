@@ -11,7 +11,8 @@ import random
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import NotAppliedError, NotLeaderError, RaftError, RaftShutdownError, TransportError
 from ..futures import ApplyFuture
@@ -26,7 +27,19 @@ if TYPE_CHECKING:
     from ..raft import Raft
     from .cluster import SimCluster, SimServer
 
-_PATIENCE = 5.0  # virtual seconds that a client waits for an answer
+
+class Patience(NamedTuple):
+    """How long a caller waits.  Virtual seconds.
+
+    Attributes:
+        answers: for all answers together.
+        room: for room in the queue, for each command.
+        is_short: less than a healthy cluster may need, so that running into it proves nothing.
+    """
+
+    answers: float = 5.0
+    room: float = inf
+    is_short: bool = False
 
 
 class Outcome:
@@ -39,10 +52,12 @@ class Outcome:
         asked_at: the instant at which ``apply`` was called.
         answered_at: the instant at which its future was done.
         gave_up: the caller stopped waiting before that.
+        in_haste: the caller waited for less than a healthy cluster may need.
     """
 
-    def __init__(self, command: bytes) -> None:
+    def __init__(self, command: bytes, in_haste: bool = False) -> None:
         self.command = command
+        self.in_haste = in_haste
         self.value: Any = None
         self.index = 0
         self.error: BaseException | None = TransportError("connection refused")
@@ -68,21 +83,24 @@ def _is_certain(error: BaseException) -> bool:
 
 
 def submit_all(
-    cluster: SimCluster, server: SimServer, commands: Sequence[bytes], timeout: float
+    cluster: SimCluster,
+    server: SimServer,
+    commands: Sequence[bytes],
+    patience: Patience,
 ) -> list[Outcome]:
     """Call ``apply`` for each on one thread of ``server``'s process, then wait for all the answers.
 
-    Returns within ``timeout`` virtual seconds and a little, whatever happens to the server.
+    Returns within ``patience`` and a little, whatever happens to the server.
     """
-    outcomes = [Outcome(command) for command in commands]
+    outcomes = [Outcome(command, patience.is_short) for command in commands]
     raft, group = server.raft, server.group
     if raft is None or not server.is_up:
         return outcomes
     over = SimSignal(cluster.world)
     server.callers[over] = None
-    work = partial(_ask, cluster, server, raft, outcomes, timeout, over)
+    work = partial(_ask, cluster, server, raft, outcomes, patience, over)
     cluster.scheduler.spawn(f"user-{server.id}", work, group)
-    over.wait(timeout + 1.0)
+    over.wait(patience.answers + 1.0)
     server.callers.pop(over, None)
     for outcome in outcomes:
         cluster.judge.answered(outcome)
@@ -94,18 +112,18 @@ def _ask(
     server: SimServer,
     raft: Raft,
     outcomes: list[Outcome],
-    timeout: float,
+    patience: Patience,
     over: SimSignal,
 ) -> None:
     """On a thread of the server's process."""
     group, judge = server.group, cluster.judge
-    deadline = cluster.now + timeout
+    deadline = cluster.now + patience.answers
     waiting: list[tuple[Outcome, ApplyFuture]] = []
     for outcome in outcomes:
         outcome.asked_at = cluster.now
         outcome.fail(TimeoutError("no answer"))
         try:
-            future = raft.apply(outcome.command, max(deadline - cluster.now, 0.0))
+            future = raft.apply(outcome.command, min(max(deadline - cluster.now, 0.0), patience.room))
         except Exception as error:
             outcome.fail(error)
             continue
@@ -148,6 +166,7 @@ class KvClient:
         keys: int,
         burst: int = 1,
         left_out: Container[int] = (),
+        haste: float = 0.0,
     ) -> None:
         """Start it.
 
@@ -157,7 +176,9 @@ class KvClient:
                 that few commands of one key are under way together.
             burst: most commands that it submits before it waits for the first answer.
             left_out: numbers of operations, from 1, that it does not send.
+            haste: the probability that it does not wait as long as an answer, or room in the queue, may take.
         """
+        self._haste = haste
         self._cluster = cluster
         self._name = name
         self._rate = rate
@@ -188,7 +209,18 @@ class KvClient:
             self.begun = first - 1
             wanted = [(number, place) for place, number in enumerate(numbers) if number not in self._left_out]
             if wanted:
-                self._ask(self._target or target, wanted)
+                self._ask(self._target or target, wanted, self._patience(first - size))
+
+    def _patience(self, number: int) -> Patience:
+        """For the operations from ``number`` on that it does at once."""
+        if not self._haste:
+            return Patience()
+        rng = self._stream("patience", number)
+        if rng.random() >= self._haste:
+            return Patience()
+        if self._burst > 1 and rng.random() < 0.7:
+            return Patience(room=rng.choice([0.0, 0.001, 0.02]), is_short=True)
+        return Patience(answers=rng.expovariate(1.0) * rng.choice([0.005, 0.1]), is_short=True)
 
     def _stream(self, purpose: str, number: int) -> random.Random:
         return self._cluster.scheduler.random(f"{purpose}:{self._name}:{number}")
@@ -199,11 +231,12 @@ class KvClient:
         key = f"k{int(rng.random() * self._keys)}" if self._burst == 1 else f"b{place}"
         return key, draw_operation(rng, f"{self._name}.{number}", self._seen.get(key))
 
-    def _ask(self, target: str, wanted: list[tuple[int, int]]) -> None:
+    def _ask(self, target: str, wanted: list[tuple[int, int]], patience: Patience) -> None:
         """Do the operations of these (numbers, places in their burst)."""
         cluster = self._cluster
         operations = [self._draw(number, place) for number, place in wanted]
-        outcomes = self._submit(target, [encode_command(key, operation) for key, operation in operations])
+        commands = [encode_command(key, operation) for key, operation in operations]
+        outcomes = self._submit(target, commands, patience)
         for (key, operation), outcome in zip(operations, outcomes, strict=True):
             error = outcome.error
             if error is None:
@@ -221,8 +254,8 @@ class KvClient:
                 cluster.judge.in_doubt(outcome.command)
                 cluster.history.append(Operation(self._name, key, operation, None, outcome.asked_at))
 
-    def _submit(self, target: str, commands: list[bytes]) -> list[Outcome]:
-        outcomes = submit_all(self._cluster, self._cluster.servers[target], commands, _PATIENCE)
+    def _submit(self, target: str, commands: list[bytes], patience: Patience) -> list[Outcome]:
+        outcomes = submit_all(self._cluster, self._cluster.servers[target], commands, patience)
         last = outcomes[-1].error
         self._target = target if last is None else None
         if isinstance(last, NotLeaderError):
@@ -249,17 +282,18 @@ class CommandClient(KvClient):
         rate: float,
         burst: int,
         left_out: Container[int],
+        haste: float,
         draw_command: Callable[[random.Random], bytes],
     ) -> None:
         """Start it; ``draw_command`` makes each command from the stream it is given."""
         self._draw_command = draw_command
-        super().__init__(cluster, name, rate, 1, burst, left_out)
+        super().__init__(cluster, name, rate, 1, burst, left_out, haste)
 
-    def _ask(self, target: str, wanted: list[tuple[int, int]]) -> None:
+    def _ask(self, target: str, wanted: list[tuple[int, int]], patience: Patience) -> None:
         commands = [self._draw_command(self._stream("client", number)) for number, _ in wanted]
         for command in commands:
             check_command(command)
-        for outcome in self._submit(target, commands):
+        for outcome in self._submit(target, commands, patience):
             asked = Operation(self._name, None, outcome.command, None, outcome.asked_at)
             if outcome.error is None:
                 asked = replace(asked, output=outcome.value, returned=outcome.answered_at)

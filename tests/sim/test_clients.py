@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pyraft.config import Config
 from pyraft.errors import ConfigError
 from pyraft.testing import SimCluster
 
@@ -52,7 +53,21 @@ def test_a_burst_on_a_server_that_crashes_is_over_at_once():
         assert any(o.returned == float("inf") for o in cluster.history)
 
 
-@pytest.mark.parametrize("arguments", [{"rate": 0}, {"burst": 0}, {"burst": 1.5}])
+def test_clients_in_haste_meet_full_queues_and_late_answers_and_are_no_reason_to_complain():
+    config = Config(max_proposals=2)
+    with SimCluster(servers=3, seed=7, config=config) as cluster:
+        cluster.leader()
+        cluster.client(rate=5, burst=20, haste=1.0)
+        cluster.client(rate=50, haste=1.0)
+        cluster.run(3)
+        cluster.check()
+
+        reached = cluster.judge.coverage
+        assert reached["refused: queue full"] and reached["answer after the caller gave up"]
+        assert any(o.returned == float("inf") for o in cluster.history)
+
+
+@pytest.mark.parametrize("arguments", [{"rate": 0}, {"burst": 0}, {"burst": 1.5}, {"haste": 2}])
 def test_bad_arguments_are_refused(arguments):
     with SimCluster(servers=1, seed=1) as cluster, pytest.raises(ConfigError, match=next(iter(arguments))):
         cluster.client(**arguments)

@@ -14,6 +14,7 @@ from pyraft.log import Log
 from pyraft.testing import KvFsm, SimCluster, Violation, draw_faults
 from pyraft.testing.adversaries import (
     CrashBeforeAck,
+    CrashInSnapshot,
     CrashWithUncommitted,
     CutNewLeader,
     LateEntries,
@@ -333,6 +334,7 @@ def test_a_state_machine_that_raises_answers_its_client_and_the_servers_go_on(st
     [
         (CrashWithUncommitted, 3, "crashed with uncommitted entries"),
         (CrashBeforeAck, 3, "dies before its answer"),
+        (CrashInSnapshot, 3, "dies in a snapshot"),
         (CutNewLeader, 3, "cut off when elected"),
         (ThawAtCommit, 3, "thaw"),
         (OldSessionReplies, 3, "holds net-"),

@@ -257,6 +257,21 @@ def test_a_server_moves_to_another_address_and_keeps_its_name(start):
     cluster.check()
 
 
+def test_a_server_is_moved_where_the_one_looks_for_it_that_alone_can_win(start):
+    cluster = start(servers=2, seed=10)
+    leader = cluster.leader()
+    other = follower(cluster)
+    cluster.partition([leader])
+    cluster.scheduler.spawn(
+        "operator", lambda: leader.raft.add_voter(other.id, f"{other.id}:7001"), leader.group
+    )
+
+    cluster.run(3)  # nobody else has that entry
+    cluster.check()
+
+    assert other.address == f"{other.id}:7001"
+
+
 def test_a_leader_that_was_frozen_answers_no_read_from_before(start):
     cluster = start(servers=3, seed=11)
     put(cluster, "x", "old")
