@@ -12,7 +12,6 @@ from .events import CompactFurther, ConfigReloaded, SnapshotTaken
 from .fsm_runner import FsmRunner
 from .futures import RaftFuture
 from .messages import AppendEntriesRequest, InstallSnapshotRequest, RpcHeader
-from .metrics import Metrics
 from .notifier import Notifier
 from .observers import LeaderObservation, Leaderships
 from .proposals import ProposalQueue
@@ -70,7 +69,7 @@ class NodeContext:
         self.spawn = spawn
         self.id = config.local_id
         self.header = RpcHeader(config.local_id, transport.local_address)
-        self.metrics = Metrics()
+        self.metrics = fsm.metrics
         self.rng: random.Random = runtime.random(f"election:{config.local_id}")
         self.leadership_news = Waiters(runtime)
         self.leaderships = Leaderships(runtime)

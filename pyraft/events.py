@@ -33,6 +33,8 @@ class PeerMatched:
 
     session: Session
     index: int
+    took: float | None = None
+    """Seconds from sending entries to this answer; None if there were none."""
 
 
 @dataclass(frozen=True, slots=True)

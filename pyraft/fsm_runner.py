@@ -27,6 +27,7 @@ from .errors import (
 from .fsm import FSM, BatchingFSM, ConfigurationStore, FSMSnapshot
 from .futures import RaftFuture
 from .log import Log, LogType
+from .metrics import Metrics
 from .node_log import NodeLog
 from .runtime import Inbox, Runtime
 from .snapshots.base import SnapshotMeta
@@ -100,6 +101,7 @@ class FsmRunner:
     Attributes:
         applied_index: of the last entry whose effect is in the FSM; read by any thread.
         applied: wakes whoever waits for that to grow.
+        metrics: the server's, which begin with the FSM's.
         calling: what the user's code is busy with, for error messages; None in between.
     """
 
@@ -127,6 +129,8 @@ class FsmRunner:
         if restored is not None:
             self._stands_at(restored)
         self.applied = Waiters(runtime)
+        self.metrics = Metrics()
+        self._runtime = runtime
         self.calling: str | None = None
         self.stopping = False
         self.failure: BaseException | None = None
@@ -312,10 +316,12 @@ class FsmRunner:
                 f"entry {logs[0].index} would be applied after entry {self.applied_index}: the log has a gap. Keep "
                 f"the data directory and report a bug"
             )
+        began = self._runtime.measured()
         if isinstance(self._fsm, BatchingFSM):
             self._apply_in_batches(self._fsm, logs, futures)
         else:
             self._apply_one_by_one(self._fsm, logs, futures)
+        self.metrics.apply_seconds.add(self._runtime.measured() - began)
 
     def _apply_one_by_one(self, fsm: FSM, logs: Sequence[Log], futures: Futures) -> None:
         apply = fsm.apply
@@ -418,6 +424,7 @@ class FsmRunner:
             )
             return
         self.calling = "snapshot"
+        began = self._runtime.measured()
         try:
             state = self._fsm.snapshot()
         except Exception as raised:
@@ -430,6 +437,7 @@ class FsmRunner:
             return
         finally:
             self.calling = None
+            self.metrics.capture_seconds.add(self._runtime.measured() - began)
         if not isinstance(state, FSMSnapshot | bytes):
             event.answer(
                 SnapshotFailedError(
@@ -448,6 +456,7 @@ class FsmRunner:
         if meta.index <= self.applied_index or meta.index < self._fsm_log.snapshot.index:
             return  # a later one waits behind it, and this one may not be kept any more
         self.calling = "restore"
+        began = self._runtime.measured()
         try:
             with event.open() as source:
                 self._fsm.restore(source)
@@ -458,6 +467,7 @@ class FsmRunner:
         except BaseException as raised:
             raise restore_failure(meta, raised) from raised
         self.calling = None
+        self.metrics.restore_seconds.add(self._runtime.measured() - began)
         _log.info("restored snapshot=%s index=%d bytes=%d", meta.id, meta.index, meta.size)
 
     def _stop_if_fatal(self, error: Exception, log: Log, future: RaftFuture[Any] | None) -> None:

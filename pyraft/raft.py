@@ -723,7 +723,10 @@ class Raft:
         }
 
     def metrics(self) -> dict[str, int | float]:
-        """All counters and gauges; ``pyraft.metrics.METRICS`` says what each means."""
+        """All counters, gauges and histograms; ``pyraft.metrics.METRICS`` says what each means.
+
+        ``pyraft.metrics.quantile`` reads a histogram: for example the p99 of ``commit_seconds``.
+        """
         context = self._node.context
         numbers = context.metrics.as_dict()
         numbers["proposals_waiting"] = len(context.proposals)

@@ -104,10 +104,12 @@ class Reader:
         reads, self._waiting = self._expire(self._waiting, _UNCONFIRMED), []
         if not reads:
             return
+        began = self._node.runtime.measured()
         try:
             result: int | RaftError = self._ask_leader(min(read.deadline for read in reads))
         except RaftError as error:
             result = error
+        self._node.metrics.read_round_seconds.add(self._node.runtime.measured() - began)
         if isinstance(result, int):
             self._node.fsm.read_at(result, [read.future for read in reads])
             self._confirmed += [read for read in reads if read.deadline < inf]

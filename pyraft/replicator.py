@@ -466,7 +466,8 @@ class Replicator:
         elif response.term == term:
             asked = session.heard(sent_at)
             if response.success:
-                self._to_main(PeerMatched(session, request.prev_log_entry + len(request.entries)))
+                took = self._runtime.measured() - sent_at if request.entries else None
+                self._to_main(PeerMatched(session, request.prev_log_entry + len(request.entries), took))
             elif asked:
                 self._to_main(PeerHeard(session))
         # An answer of an older term is of no use: the peer no longer stands by it.

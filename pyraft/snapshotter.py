@@ -214,6 +214,7 @@ class Snapshotter:
         finally:
             self.is_writing = False
         took = self._node.runtime.now() - began
+        self._node.metrics.snapshot_seconds.add(took)
         self._node.log.info(
             "snapshot taken id=%s index=%d bytes=%d took_s=%.3f", meta.id, meta.index, meta.size, took
         )

@@ -73,6 +73,7 @@ class _Batch(NamedTuple):
 
     logs: Sequence[Log]
     futures: Sequence[RaftFuture[Any] | None]
+    began: float  # when they were appended, for the metrics
 
     @property
     def last(self) -> int:
@@ -245,6 +246,9 @@ class Leader:
         proposals = node.proposals.take(config.max_append_entries, config.max_append_bytes)
         if not proposals:
             return None
+        waited = node.proposals.longest_wait(proposals)
+        if waited is not None:
+            node.metrics.queue_seconds.add(waited)
         self._taken = proposals  # theirs are the futures to fail if something goes wrong from here on
         logs, futures = self._entries_for(proposals)
         transition = self._append(logs, futures)
@@ -291,7 +295,7 @@ class Leader:
                 indexes are spent: this leadership and this server end.
         """
         node = self._node
-        self._in_flight.append(_Batch(logs, futures))
+        self._in_flight.append(_Batch(logs, futures, node.runtime.measured()))
         self._taken = []
         size = node.state.log.stage(logs)
         self._unapplied.append((logs[-1].index, size))
@@ -324,6 +328,8 @@ class Leader:
         session = event.session
         if not session.alive or session.leadership is not self._leadership:
             return
+        if event.took is not None:
+            self._node.metrics.replication_seconds.add(event.took)
         if event.index > session.match_index:
             session.match_index = event.index
             self._advance_commit()
@@ -373,11 +379,12 @@ class Leader:
             batch = self._in_flight.popleft()
             if batch.last > commit:
                 count = commit + 1 - batch.logs[0].index
-                rest = _Batch(batch.logs[count:], batch.futures[count:])
+                rest = _Batch(batch.logs[count:], batch.futures[count:], batch.began)
                 self._in_flight.appendleft(rest)
-                batch = _Batch(batch.logs[:count], batch.futures[:count])
+                batch = _Batch(batch.logs[:count], batch.futures[:count], batch.began)
             logs.extend(batch.logs)
             futures.extend(batch.futures)
+            node.metrics.commit_seconds.add(node.runtime.measured() - batch.began, len(batch.logs))
         if logs:
             node.fsm.committed(logs, futures)
 

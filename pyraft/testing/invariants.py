@@ -354,7 +354,7 @@ class Judge:
             self._broken("I8", f"{server.id} goes by {ballot}, and its disk says {seen.ballot}")
         seen.goes_by = ballot
         if role is not seen.role:
-            seen.wrote_for = raft._node.context.metrics.log_write_seconds
+            seen.wrote_for = raft._node.context.metrics.log_write_latest_seconds
             self.scout.role_changed(server, seen, role, self.timekeeper.silence(server.id))
             seen.role = role
             self.timekeeper.sign_of_life(server.id)

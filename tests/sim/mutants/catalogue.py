@@ -453,8 +453,8 @@ _COMMITMENT = [
     Mutant(
         "match-taken-from-the-end-of-the-peers-log",
         "replicator.py",
-        "                self._to_main(PeerMatched(session, request.prev_log_entry + len(request.entries)))",
-        "                self._to_main(PeerMatched(session, response.last_log))",
+        "                self._to_main(PeerMatched(session, request.prev_log_entry + len(request.entries), took))",
+        "                self._to_main(PeerMatched(session, response.last_log, took))",
         "Figure 2: matchIndex is known to be replicated; the rest of a log may be leftovers (etcd #5571)",
     ),
     Mutant(
@@ -473,8 +473,8 @@ _COMMITMENT = [
     Mutant(
         "match-taken-from-what-was-sent-since",
         "replicator.py",
-        "                self._to_main(PeerMatched(session, request.prev_log_entry + len(request.entries)))",
-        "                self._to_main(PeerMatched(session, self._next - 1))",
+        "                self._to_main(PeerMatched(session, request.prev_log_entry + len(request.entries), took))",
+        "                self._to_main(PeerMatched(session, self._next - 1, took))",
         "Figure 2: matchIndex is what this answer proves (nextIndex - 1 is a classic of students' Rafts)",
         threads=True,
     ),
@@ -594,8 +594,8 @@ _FUTURES = [
     Mutant(
         "partly-committed-batch-mixes-up-its-futures",
         "roles/leader.py",
-        "                rest = _Batch(batch.logs[count:], batch.futures[count:])",
-        "                rest = _Batch(batch.logs[count:], batch.futures[: len(batch.logs) - count])",
+        "                rest = _Batch(batch.logs[count:], batch.futures[count:], batch.began)",
+        "                rest = _Batch(batch.logs[count:], batch.futures[: len(batch.logs) - count], batch.began)",
         "ARCHITECTURE, decision 2: futures are matched by index and term",
     ),
     Mutant(
@@ -784,8 +784,8 @@ _PASSING_ON = [
         "            waiting, self._waiting = self._waiting, []\n"
         "        for signal in waiting:\n"
         "            signal.set()\n"
-        "        return items\n\n    def close",
-        "            waiting, self._waiting = self._waiting, []\n        return items\n\n    def close",
+        "        return items\n\n    def longest_wait",
+        "            waiting, self._waiting = self._waiting, []\n        return items\n\n    def longest_wait",
         "proposals.py: taking wakes whoever waits for room",
         threads=True,
     ),
