@@ -19,8 +19,7 @@ fi
 
 # protoc names a generated module after the path of its .proto, so that it imports as it stands.
 generate() {
-    "$python" -m grpc_tools.protoc -I protos --python_out="$1" --pyi_out="$1" \
-        protos/pyraft/transport/raft_transport.proto
+    "$python" -m grpc_tools.protoc -I protos --python_out="$1" --pyi_out="$1" protos/pyraft/transport/*.proto
 }
 
 if [ "${1:-}" != --check ]; then
@@ -32,8 +31,11 @@ fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 generate "$fresh"
 status=0
-for file in pyraft/transport/raft_transport_pb2.py pyraft/transport/raft_transport_pb2.pyi; do
-    diff -u "$file" "$fresh/$file" || status=1
+for proto in protos/pyraft/transport/*.proto; do
+    generated=${proto#protos/}
+    generated=${generated%.proto}_pb2.py
+    diff -u "$generated" "$fresh/$generated" || status=1
+    diff -u "${generated}i" "$fresh/${generated}i" || status=1
 done
 [ $status = 0 ] || echo "generate.sh: generated code is not what the .proto says: run protos/generate.sh" >&2
 exit $status

@@ -208,6 +208,7 @@ class Raft:
             if self._started:
                 return
             self._started = True
+        self._transport.attach(self)
         self._node.start()
 
     def __enter__(self) -> Raft:

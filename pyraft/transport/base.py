@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from ..configuration import Server
 from ..errors import RaftError, UnsupportedProtocolError
@@ -112,6 +112,12 @@ class Transport(ABC):
     @abstractmethod
     def local_address(self) -> str:
         """The address under which other servers reach this one (the advertised one)."""
+
+    def attach(self, raft: Any) -> None:  # noqa: B027  (optional to override)
+        """Learn whose transport this is: ``raft`` is the ``pyraft.Raft``, about to ``serve``.
+
+        For a transport that lets operators control the server from afar.
+        """
 
     @abstractmethod
     def serve(self, handler: RpcHandler) -> None:

@@ -39,6 +39,7 @@ from ..messages import (
 )
 from ..runtime import Inbox, Runtime, Task, ThreadRuntime
 from .addresses import check_advertised, split_address
+from .admin import SERVICE, AdminService
 from .admission import Admission
 from .base import AppendPipeline, IncomingRpc, RpcHandler, Transport
 from .snapshot_stream import CHUNKS_AHEAD, SnapshotReceiver, SnapshotSender
@@ -108,6 +109,7 @@ class GrpcTransport(Transport):
         advertise: str | None = None,
         tls: Tls | None = None,
         *,
+        admin: bool = False,
         max_message_bytes: int = 64 * 1024 * 1024,
         keepalive: float | None = None,
     ) -> None:
@@ -117,6 +119,9 @@ class GrpcTransport(Transport):
             bind: ``host:port``; port 0 = any free one.
             advertise: under which address others reach this server, if not ``bind``.
             tls: None = plain text.
+            admin: also serve the calls of the ``raftadmin`` command, with which whoever reaches this
+                address, and has a certificate if there is ``tls``, controls the server and its
+                cluster: membership, leadership, shutdown, and commands for the FSM.
             max_message_bytes: larger messages are refused on both sides.
             keepalive: seconds between pings on idle connections, None = no pings.  Go servers
                 close connections that ping more often than every five minutes.  Peers that
@@ -137,6 +142,7 @@ class GrpcTransport(Transport):
         self._peers: dict[str, _Peer] = {}
         self._streams: Admission[_InboundStream] = Admission(self._runtime, _MAX_INBOUND_STREAMS)
         self._snapshots: Admission[_InboundSnapshot] = Admission(self._runtime, _MAX_INBOUND_SNAPSHOTS)
+        self._admin = AdminService(self._runtime) if admin else None
         self._channel_options = _channel_options(max_message_bytes, keepalive)
         self._workers = Workers(self._runtime, f"pyraft-grpc-{bind}", _MAX_WORKERS)
         self._server = grpc.server(
@@ -174,6 +180,10 @@ class GrpcTransport(Transport):
     @property
     def local_address(self) -> str:
         return self._address
+
+    def attach(self, raft: Any) -> None:
+        if self._admin is not None:
+            self._admin.attach(raft)
 
     def serve(self, handler: RpcHandler) -> None:
         with self._lock:
@@ -252,6 +262,8 @@ class GrpcTransport(Transport):
             self._closed = True
             peers, self._peers = list(self._peers.values()), {}
             served = self._handler is not None
+        if self._admin is not None:
+            self._admin.close()
         for connections in peers:
             connections.close()
         if not served:
@@ -795,6 +807,8 @@ def _handlers(transport: GrpcTransport) -> list[grpc.GenericRpcHandler]:
     by_service[PIPELINE.service][INSTALL_SNAPSHOT] = grpc.stream_unary_rpc_method_handler(
         transport._answer_snapshot
     )
+    if transport._admin is not None:
+        by_service[SERVICE] = transport._admin.handlers()
     return [grpc.method_handlers_generic_handler(service, calls) for service, calls in by_service.items()]
 
 
