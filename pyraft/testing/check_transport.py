@@ -135,6 +135,7 @@ class _Pair:
         self.header = RpcHeader("a", self.a.local_address)
         self.reply_header = RpcHeader("b", self.b.local_address)
         self.sends_snapshots = type(self.a).install_snapshot is not Transport.install_snapshot
+        self.sources: list[_Bytes] = []  # what snapshots are read from
 
     def serve(self, answer: Callable[[Request], Response | RaftError | None] | None) -> _Handler:
         handler = _Handler(answer)
@@ -163,6 +164,8 @@ class _Pair:
         return sorted(thread.name for thread in new if thread.name != "check-transport")
 
     def close(self) -> None:
+        for source in self.sources:  # a transport that goes on for ever must not do so after the check
+            source.end()
         for transport in (self.a, self.b):
             # Whether close() works is a promise of its own; here it only cleans up.
             with suppress(Exception, AssertionError):
@@ -601,12 +604,15 @@ class _Bytes(RawIOBase):
         self._error = error
 
     def read(self, size: int = -1) -> bytes:
-        left = self._end - self.position
+        left = max(self._end - self.position, 0)
         if left == 0 and self._error is not None:
             raise self._error
         data = _pattern(self.position, min(left, size, 70_001))
         self.position += len(data)
         return data
+
+    def end(self) -> None:
+        self._error, self._end = OSError("the check is over"), 0
 
 
 def _pattern(start: int, count: int) -> bytes:
@@ -658,12 +664,11 @@ class _Received:
 class _Sending:
     """``install_snapshot`` on a thread of its own."""
 
-    def __init__(
-        self, pair: _Pair, size: int, source: RawIOBase | None = None, timeout: float = 600.0
-    ) -> None:
+    def __init__(self, pair: _Pair, size: int, source: _Bytes | None = None, timeout: float = 600.0) -> None:
         self.request = _snapshot(pair, size)
         self.is_over = False
         self.source = source or _Bytes(size)
+        pair.sources.append(self.source)
         self._call = _Later(
             lambda: pair.a.install_snapshot(
                 pair.peer, self.request, cast("BinaryIO", self.source), timeout, lambda: self.is_over
@@ -753,7 +758,7 @@ def a_peer_that_reads_nothing_holds_a_snapshot_back(pair: _Pair) -> None:
     sending = _Sending(pair, _ENDLESS, timeout=_SHORT)
     sending.expect_error("to a peer that reads nothing")
     assert time.monotonic() - began >= _SHORT, "it failed before its timeout"
-    ahead = cast("_Bytes", sending.source).position
+    ahead = sending.source.position
     assert ahead <= 64 * 1024 * 1024, f"{ahead} bytes were sent to a peer that reads nothing"
     received.go_on.set()
     if received.began.wait(_SHORT):  # on a busy machine the sender may have given up before

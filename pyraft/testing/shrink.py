@@ -1,9 +1,9 @@
 """Makes a scenario that fails as small as it can, as long as it breaks the same promise.
 
 In this order, again and again until nothing more can go: what comes after the failure, kinds of
-faults, single strikes, clients, single operations, servers, settings, and choices of the schedule,
-where the thread that runs just goes on.  Every draw has a stream of its own, so what is left stays
-what it was.
+faults, servers (which makes every later try cheaper), single strikes, clients, single operations,
+settings, and choices of the schedule, where the thread that runs just goes on.  Every draw has a
+stream of its own, so what is left stays what it was.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ class _Shrinker:
                 for part in (
                     self._cut_tail,
                     self._drop_kinds,
+                    self._drop_servers,
                     self._drop_strikes,
                     self._drop_clients,
                     self._drop_operations,
-                    self._drop_servers,
                     self._drop_settings,
                     self._calm_schedule,
                 ):

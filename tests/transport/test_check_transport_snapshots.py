@@ -183,6 +183,23 @@ def test_a_broken_transport_is_refused_with_the_promise_that_it_breaks(broken, m
     assert f"broken promise: {promise.__doc__}" in refused.value.__notes__
 
 
+def test_a_transport_that_goes_on_for_ever_does_not_after_the_check(monkeypatch, pair):
+    ended = threading.Event()
+
+    class EndlessUnlessStopped(LeavesSnapshotsAlone):
+        def install_snapshot(self, *arguments):
+            try:
+                return super().install_snapshot(*arguments)
+            finally:
+                ended.set()
+
+    monkeypatch.setattr(checks, "_PATIENCE", 0.5)
+    monkeypatch.setattr(checks, "PROMISES", (checks.close_ends_snapshots,))
+    with pytest.raises(AssertionError):
+        check_transport(lambda: pair(EndlessUnlessStopped))
+    assert ended.wait(20)
+
+
 def test_a_transport_of_a_time_before_snapshots_is_as_good_as_ever(monkeypatch, pair):
     class Older(InmemTransport):
         install_snapshot = Transport.install_snapshot
