@@ -76,6 +76,7 @@ def ask(
         over.set()
 
     cluster.scheduler.spawn(f"user-{server.id}-{kind.value}", work, server.group)
-    over.wait(patience + 1.0)
+    if not over.wait(patience + 1.0) and not reply.asked_at:
+        reply.error = TimeoutError("no answer")  # that thread stands still, and may ask when it goes on
     server.callers.pop(over, None)
     return reply

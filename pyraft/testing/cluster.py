@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Callable, Container, Hashable, Iterable, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -35,6 +35,7 @@ from ..errors import (
 from ..fsm import FSM, BatchingFSM
 from ..log import Log
 from ..raft import Raft, bootstrap_cluster
+from ..sessions import Session
 from ..state import RaftState
 from .arguments import (
     check_callable,
@@ -100,6 +101,12 @@ class SimServer:
     def is_serving(self) -> bool:
         """Whether it runs and has not stopped by itself."""
         return self.is_up and self.raft is not None and self.raft.state is not RaftState.SHUTDOWN
+
+    @property
+    def sessions(self) -> Mapping[str, Session]:
+        """What it knows, as a leader, of those that it sends to, by id; nothing if it does not lead."""
+        leadership = self.raft._node.context.leadership if self.raft is not None and self.is_up else None
+        return {} if leadership is None else leadership.sessions
 
     def __repr__(self) -> str:
         state = self.raft.state if self.raft is not None and self.is_up else "down"
@@ -309,7 +316,7 @@ class SimCluster:
         self.judge.scout.crashed(transaction, landed=server.disk.counts["cut"] == cut)
         self.scheduler.kill(server.group)
         if not power_loss:
-            self.network.process_died(server.address)
+            self.network.reset_connections(server.address)
         for caller in list(server.callers):
             caller.happen()
         server.callers.clear()

@@ -260,12 +260,15 @@ class Judge:
         return next((server.address for server in found if server is not None), address)
 
     def is_forgotten(self, id: str) -> bool:
-        """Whether everybody who may yet stand for election knows that the server is no member.
+        """Whether everybody who may yet stand for election knows that the server is no member, and nobody is adding it.
 
         Only then may its disk be replaced: a server that lags would take the votes of the empty
         disks of all that were removed meanwhile, and a majority of its old configuration knows nothing.
+        And a leader that brings it up to date, to add it, counts it for what it has acknowledged.
         """
         if self.members.find(id) is not None:
+            return False
+        if any(id in server.sessions for server in self._cluster.servers.values()):
             return False
         logs = {other: self._seen[other].disk for other in self._seen if other != id}
         return not any(
@@ -674,8 +677,7 @@ class Judge:
 
     def _check_match(self, server: SimServer, peer: str, request: AppendEntriesRequest) -> None:
         """I6: what a leader counts a peer for is, or was, on its disk."""
-        leadership = server.raft._node.context.leadership if server.raft is not None else None
-        session = leadership.sessions.get(peer) if leadership is not None else None
+        session = server.sessions.get(peer)
         reign, held = self._reigns.get(request.term), self.seen(peer)
         if session is None or reign is None or held.ballot.term > request.term:
             return

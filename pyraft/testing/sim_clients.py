@@ -100,9 +100,13 @@ def submit_all(
     server.callers[over] = None
     work = partial(_ask, cluster, server, raft, outcomes, patience, over)
     cluster.scheduler.spawn(f"user-{server.id}", work, group)
-    over.wait(patience.answers + 1.0)
+    began = cluster.now
+    is_over = over.wait(patience.answers + 1.0)
     server.callers.pop(over, None)
     for outcome in outcomes:
+        if not is_over and not outcome.asked_at:  # that thread stands still, and may ask when it goes on
+            outcome.asked_at = began
+            outcome.fail(TimeoutError("no answer"))
         cluster.judge.answered(outcome)
     return outcomes
 

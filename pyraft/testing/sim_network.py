@@ -164,8 +164,8 @@ class SimNetwork:
             return False
         return link not in self._one_way
 
-    def process_died(self, address: str) -> None:
-        """Its machine resets the connections to it; after a power cut nobody does."""
+    def reset_connections(self, address: str) -> None:
+        """Nobody serves there any more, and the machine lets those know who wait; after a power cut none does."""
         for transport in self._transports.values():
             for reset in transport.connections_to(address):
                 seconds = self.tells_of_break()
@@ -180,6 +180,10 @@ class SimNetwork:
         if taken is not None and taken.is_serving:
             raise TransportError(f"address {transport.local_address} is taken on this network")
         self._transports[transport.local_address] = transport
+
+    def is_taken_by(self, transport: SimTransport) -> bool:
+        """Whether its address still belongs to it, and not to a later incarnation."""
+        return self._transports.get(transport.local_address) is transport
 
     def serving(self, address: str) -> SimTransport | None:
         """Who serves there, or None."""
@@ -331,6 +335,8 @@ class SimTransport(Transport):
             one.break_at_sender(f"the transport at {self._address} was closed")
         for one in list(self._snapshots_in):
             one.break_at_receiver(f"the transport at {self._address} was closed")
+        if self.network.is_taken_by(self):
+            self.network.reset_connections(self._address)
         self.runtime.scheduler.switch()
 
     def receive(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from ..configuration import Server
 from ..errors import NothingNewToSnapshotError, RaftError
 from ..messages import InstallSnapshotRequest
-from ..sessions import Session
 from .adversaries import (
     Adversary,
     OldSessionReplies,
@@ -50,7 +49,7 @@ class OldStreamReplies(OldSessionReplies):
 
     @staticmethod
     def _waits_for_answers(leader: SimServer, peer: SimServer) -> bool:
-        session = _session(leader, peer)
+        session = leader.sessions.get(peer.id)
         return session is not None and session.state == "replicate" and session.in_flight > 0
 
 
@@ -252,11 +251,6 @@ def _send_snapshot(raft: Raft, peer: SimServer, mended: _Flag) -> None:
             if leadership.alive:
                 to = Server(peer.id, peer.address)
                 node.transport.install_snapshot(to, request, source, 5.0, lambda: False)
-
-
-def _session(leader: SimServer, peer: SimServer) -> Session | None:
-    leadership = leader.raft._node.context.leadership if leader.raft is not None else None
-    return leadership.sessions.get(peer.id) if leadership is not None else None
 
 
 TRAPS: tuple[type[Adversary], ...] = (

@@ -7,6 +7,7 @@ import pytest
 from pyraft.config import Config
 from pyraft.errors import ConfigError
 from pyraft.testing import SimCluster
+from pyraft.testing.sim_kv import encode_command
 
 
 def commands_of(left_out):
@@ -51,6 +52,20 @@ def test_a_burst_on_a_server_that_crashes_is_over_at_once():
 
         cluster.check()
         assert any(o.returned == float("inf") for o in cluster.history)
+
+
+def test_what_a_frozen_process_was_to_be_asked_may_be_asked_when_it_goes_on():
+    with SimCluster(servers=1, seed=8) as cluster:
+        leader = cluster.leader()
+        cluster.freeze(leader)
+        outcome = cluster.submit(leader, encode_command("x", ("put", "1")), 1.0)
+
+        assert isinstance(outcome.error, TimeoutError)
+        assert not outcome.certain
+
+        cluster.thaw(leader)
+        cluster.run_until(lambda: leader.fsm.data == {"x": "1"}, 1.0)
+        cluster.check()
 
 
 def test_clients_in_haste_meet_full_queues_and_late_answers_and_are_no_reason_to_complain():

@@ -364,6 +364,22 @@ def test_a_removed_server_may_be_added_again_with_its_old_disk_or_an_empty_one(s
     assert cluster.judge.coverage["removed server added again"] == 2
 
 
+def test_a_server_that_a_leader_is_about_to_add_is_not_forgotten(start):
+    cluster = start(servers=3, seed=16)
+    leader, new = cluster.leader(), cluster.add_server()
+    assert cluster.judge.is_forgotten(new.id)
+
+    cluster.crash(new)
+    cluster.scheduler.spawn(
+        "operator", lambda: leader.raft.add_voter(new.id, new.address, timeout=3.0), leader.group
+    )
+    cluster.run(0.1)
+
+    assert not cluster.judge.is_forgotten(new.id)
+    cluster.run_until(lambda: not leader.sessions.get(new.id), 10.0)
+    assert cluster.judge.is_forgotten(new.id)
+
+
 def test_users_of_another_state_machine_can_change_members(start):
     class Quiet(KvFsm):
         pass

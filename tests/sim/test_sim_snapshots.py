@@ -194,7 +194,7 @@ def test_the_receiver_s_crash_ends_it_for_the_sender():
     world.network.conditions.knows_of_breaks = 1.0
     world.send(timeout=1000.0).after(0.1)
     world.scheduler.kill(world.b)
-    world.network.process_died("b:1")
+    world.network.reset_connections("b:1")
     world.after(2)
     assert "reset" in str(world.outcome)
     assert world.handler.outcomes == []
@@ -221,7 +221,7 @@ def test_the_sender_s_crash_ends_it_for_the_receiver():
     world.send(timeout=1000.0, size=len(DATA) + 1, source=source).after(5)
     assert world.handler.outcomes == []
     world.scheduler.kill(world.a)
-    world.network.process_died("a:1")
+    world.network.reset_connections("a:1")
     world.after(1)
     (outcome,) = world.handler.outcomes
     assert isinstance(outcome, TransportError)

@@ -92,20 +92,7 @@ def scheduler(monkeypatch):
     scheduler.kill(scheduler.world)
 
 
-NOT_KEPT = {
-    checks.a_waiting_request_delays_no_other: "a peer that closes tells the callers that wait for it nothing, "
-    "as if the reset were lost: they wait for their timeouts",
-}
-
-
-def cases():
-    for promise in checks.PROMISES:
-        reason = NOT_KEPT.get(promise)
-        marks = [pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError)] if reason else []
-        yield pytest.param(promise, id=promise.__name__, marks=marks)
-
-
-@pytest.mark.parametrize("promise", list(cases()))
+@pytest.mark.parametrize("promise", checks.PROMISES, ids=lambda promise: promise.__name__)
 def test_it_keeps_every_promise(promise, scheduler, monkeypatch):
     monkeypatch.setattr(checks, "PROMISES", (promise,))
 
