@@ -171,6 +171,19 @@ def test_fix_D10_closing_wakes_a_sender_whose_window_is_full(running):
     assert peer.streams[0].closed
 
 
+@pytest.mark.parametrize("window", [1, 3])
+def test_row_140_no_more_requests_are_on_their_way_than_the_window_allows(running, window):
+    peer = Peer(answers=False)
+    running(peer, log_of(500), max_append_entries=100, max_inflight_appends=window)
+    for answered in range(5):
+        eventually(lambda n=answered: len(peer.received) >= min(n + window, 5), "the next one is sent")
+        [stream] = peer.streams
+        assert len(stream.unanswered) <= window
+        stream.on_reply(peer.accept(stream.unanswered.pop(0)))
+
+    eventually(lambda: peer.holds == 500, "it got everything")
+
+
 def test_fix_C18_a_stream_that_breaks_is_no_sign_of_life(running):
     peer = Peer(answers=False)
     run = running(peer, log_of(3))

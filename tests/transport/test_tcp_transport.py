@@ -244,6 +244,36 @@ def test_only_so_many_connections_are_served_and_nameless_ones_give_way(make, mo
         assert rest_of(first) == b""
 
 
+class Exhausted:
+    """A listening socket whose program is out of descriptors, for the first ``failures`` tries."""
+
+    def __init__(self, listener, failures):
+        self._listener, self.failures = listener, failures
+
+    def accept(self):
+        if self.failures:
+            self.failures -= 1
+            raise OSError(24, "Too many open files")
+        return self._listener.accept()
+
+    def __getattr__(self, name):
+        return getattr(self._listener, name)
+
+
+def test_a_listener_that_cannot_accept_pauses_and_tries_again(make, caplog):
+    server = make()
+    server._listener = Exhausted(server._listener, failures=3)
+    pauses = SimpleQueue()
+    wait, server._over.wait = server._over.wait, lambda seconds: pauses.put(seconds) or wait(0.001)
+
+    server.serve(Answering())
+
+    assert make().call(peer_of(server), VOTE, 10) == GRANTED
+    assert [pauses.get(timeout=1) for _ in range(3)] == [module._ACCEPT_AGAIN_SECONDS] * 3
+    assert pauses.empty()
+    assert caplog.text.count("cannot accept a connection") == 3
+
+
 # ── peers of another kind ──
 
 GARBAGE = {
