@@ -14,7 +14,7 @@ from .fsm import FSM
 from .logstore.lmdb_store import LMDBStore
 from .snapshots.base import SnapshotStore
 from .snapshots.file_store import RETAIN, FileSnapshotStore, check_retain
-from .state import load_ballot
+from .state import is_empty
 from .transport.base import Transport
 
 if TYPE_CHECKING:
@@ -68,14 +68,13 @@ def open_parts(
         _check_own_address(first_members, id, transport)
         if snapshot_store is None:
             snapshot_store = FileSnapshotStore(path, RETAIN if retain is None else retain)
-        has_past = store.last_index() > 0 or len(snapshot_store.list()) > 0
-        is_empty = not has_past and load_ballot(store).newborn is None
+        arrives = is_empty(store, store, snapshot_store)
     except BaseException:
         if own_transport is not None:
             own_transport.close()  # one that was passed in stays the caller's until all is well
         store.close()
         raise
-    arrival = first_members if is_empty else None
+    arrival = first_members if arrives else None
     return Parts(config, store, snapshot_store, transport, arrival, store.close)
 
 

@@ -15,7 +15,7 @@ from .logstore.base import LogStore, StableStore
 from .node_log import NodeLog
 from .rules.election import LAST_TERM, START_OF_LOG, Ballot, LogPosition, Newborn
 from .rules.membership import Configurations
-from .snapshots.base import SnapshotMeta
+from .snapshots.base import SnapshotMeta, SnapshotStore
 
 BALLOT_KEY = b"Ballot"
 
@@ -197,6 +197,19 @@ def load_ballot(stable_store: StableStore) -> Ballot:
     except (struct.error, UnicodeDecodeError) as error:
         raise CorruptStoreError(f"the record of term and vote cannot be read: {error}") from error
     return Ballot(term, vote if has_vote else None, Newborn(born_term, target) if is_newborn else None)
+
+
+def is_empty(log_store: LogStore, stable_store: StableStore, snapshot_store: SnapshotStore) -> bool:
+    """Tell whether nothing says yet how this server began: the others must be asked whether they know it.
+
+    Also true after a crash before it had heard enough of them.  Reads from disk.
+
+    Raises:
+        StorageError, CorruptStoreError: as ``load_ballot``.
+    """
+    if log_store.last_index() > 0 or len(snapshot_store.list()) > 0:
+        return False
+    return load_ballot(stable_store).newborn is None
 
 
 def _read_configurations(store: LogStore, log: NodeLog, snapshot: SnapshotMeta | None) -> Configurations:

@@ -36,7 +36,7 @@ from ..fsm import FSM, BatchingFSM
 from ..log import Log
 from ..raft import Raft, bootstrap_cluster
 from ..sessions import Session
-from ..state import RaftState
+from ..state import RaftState, is_empty
 from .arguments import (
     check_callable,
     check_cluster,
@@ -87,7 +87,7 @@ class SimServer:
         self.boot_error: Exception | None = None
         self.is_frozen = False
         self.frozen_at = 0.0
-        self.is_empty = False  # its disk was wiped: the next start asks the others first
+        self.asks_first = False  # its disk was wiped: a start asks the others until it knows its past
         self.fsm_delay = 0.0
         self.fsm_error: BaseException | None = None
         self.callers: dict[SimSignal, None] = {}  # clients that wait for an answer of this incarnation
@@ -355,6 +355,7 @@ class SimCluster:
         self.crash(server, power_loss=True)
         self.scheduler.note("renew", server.id)
         server.disk.wipe()
+        server.asks_first = False
         self.judge.renewed(server.id)
         self._start(server)
 
@@ -430,12 +431,12 @@ class SimCluster:
         disk.slow_until = self.now + lasting
 
     def wipe(self, server: SimServer | str) -> None:
-        """Replace a server's disk by an empty one; it crashes.  Its next start asks the others first."""
+        """Replace a server's disk by an empty one; it crashes.  Its starts ask the others first, until it has."""
         server = self._server(server)
         self.crash(server, power_loss=True)
         self.scheduler.note("wipe", server.id)
         server.disk.wipe()
-        server.is_empty = True
+        server.asks_first = True
 
     def client(
         self,
@@ -674,15 +675,15 @@ class SimCluster:
             store = SimStore(server.disk, runtime)
             transport = SimTransport(self.network, runtime, server.address)
             raft = Raft.__new__(Raft)
-            arrival = self.configuration if server.is_empty else None
             snapshots = SimSnapshotStore(server.disk, runtime)
+            arrives = server.asks_first and is_empty(store, store, snapshots)
+            arrival = self.configuration if arrives else None
             raft._set_up(config, fsm, store, store, snapshots, transport, runtime, arrival)
         except RaftError as error:
             server.boot_error = error
             return
         server.fsm, server.raft = fsm, raft
         self.judge.watch(server, group, raft)
-        server.is_empty = False
         raft.start()
 
     def _watch_fsm(self, server: SimServer, fsm: FSM, runtime: SimRuntime) -> None:

@@ -100,6 +100,26 @@ def test_a_server_with_a_new_disk_comes_back_and_catches_up(start):
     cluster.check()
 
 
+def test_a_server_with_a_new_disk_asks_again_when_it_crashed_before_it_had_heard_all(start):
+    cluster = start(servers=3, seed=4)
+    leader = cluster.leader()
+    victim, other = (s for s in cluster.servers.values() if s is not leader)
+
+    cluster.wipe(victim)
+    cluster.partition([victim.id], [leader.id, other.id])
+    cluster.restart(victim)
+    cluster.run(1)
+    cluster.crash(victim, power_loss=True)
+    cluster.restart(victim)
+    cluster.freeze(leader)
+    cluster.heal()
+    cluster.run(5)  # what it promised in its former life is not known as long as the leader says nothing
+
+    assert other.raft.state.value == "Candidate"
+    cluster.thaw(leader)
+    cluster.check()
+
+
 def test_a_disk_that_stalls_causes_a_failover(start):
     cluster = start(servers=3, seed=5)
     old = cluster.leader()
