@@ -6,12 +6,16 @@ PYTHON ?=
 # More arguments for the program behind demo, test and bench:  make test ARGS="-k election -x"
 ARGS ?=
 
+# The commit that bench-compare compares with.
+BASE ?=
+
 STAMP := $(VENV)/.installed
+PLOTS := $(VENV)/.plots-installed
 VENV_PY := $(VENV)/bin/python
 VENV_PY_ABS := $(if $(filter /%,$(VENV)),$(VENV_PY),$(CURDIR)/$(VENV_PY))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers proto-check wheel-check simulate-some simulate night mutants format proto bench env clean
+.PHONY: help demo test check lint types layers proto-check wheel-check simulate-some simulate night mutants format proto bench bench-peers bench-all bench-compare env clean
 .SUFFIXES:
 
 help:
@@ -29,7 +33,10 @@ help:
 	@echo 'make mutants      plant bugs in copies of the library: does the simulator find them? (two hours)'
 	@echo 'make format       format the code, and fix what lint can fix'
 	@echo 'make proto        generate the protobuf code again'
-	@echo 'make bench        measure                 (ARGS goes to the benchmarks)'
+	@echo 'make bench        measure this library, 2 minutes     (ARGS goes to the benchmarks)'
+	@echo 'make bench-peers  measure it beside others, up to 40 minutes; wants Go for hashicorp/raft'
+	@echo 'make bench-all    measure everything, hours; goes on where it stopped'
+	@echo 'make bench-compare BASE=<commit>   is this checkout faster or slower than that one?'
 	@echo 'make env          only make $(VENV), which every other target does by itself'
 	@echo 'make clean        remove what builds and tests left behind; $(VENV) stays'
 	@echo
@@ -90,6 +97,20 @@ proto: $(STAMP)
 
 bench: $(STAMP)
 	$(VENV_PY) -m benchmarks $(ARGS)
+
+# For the pictures; nothing else needs it.
+$(PLOTS): $(STAMP) setup.cfg
+	$(VENV_PY) -m pip install --quiet -e '.[bench]'
+	@touch $@
+
+bench-peers: $(PLOTS)
+	$(VENV_PY) -m benchmarks peers $(ARGS)
+
+bench-all: $(PLOTS)
+	$(VENV_PY) -m benchmarks all $(ARGS)
+
+bench-compare: $(STAMP)
+	$(VENV_PY) -m benchmarks compare "$(BASE)" $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

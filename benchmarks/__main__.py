@@ -1,7 +1,10 @@
-"""``python -m benchmarks``: one table of what three servers on this machine do, and its limits.
+"""``python -m benchmarks``: what servers on this machine do; README.md here says what is measured.
 
-Three processes, gRPC between them, LMDB flushed to disk on all three, 128-byte commands.
-Takes about two minutes; ``--quick`` about twenty seconds (then the figures mean little).
+python -m benchmarks                  this library, about two minutes
+python -m benchmarks peers            beside other libraries, under 40 minutes
+python -m benchmarks all              everything, hours; goes on where it stopped
+python -m benchmarks compare <ref>    this checkout against another
+python -m benchmarks show <plan>      the tables and pictures of what has been measured
 """
 
 from __future__ import annotations
@@ -9,152 +12,187 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import tempfile
-import time
-from collections.abc import Callable
-from importlib.metadata import version
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from . import limits
-from .cluster import Cluster
+from . import compare, limits, machine, peers, plots, ratios, rounds, sessions, tables
+from .plan import PLANS, Group
+from .results import Results, Session, read
+from .subjects import CHECKOUT, EVERY
 
-SIZE = 128
-
-
-class Table:
-    """Rows for people, and the same rows for programs."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, str | float]] = []
-
-    def add(self, what: str, value: float, unit: str, relation: str = "") -> None:
-        """Print a row at once, so that a long run shows where it is."""
-        self.rows.append({"what": what, "value": value, "unit": unit, "relation": relation})
-        text = f"{value:,.0f}" if value >= 100 else f"{value:,.2f}"
-        print(f"{what:<52} {text:>12} {unit:<12} {relation}", flush=True)
+HOME = Path(__file__).parent / "results"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a look at whether everything works")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    arguments = parser.parse_args()
-    table = Table()
-    print(
-        f"Python {platform.python_version()}, grpcio {version('grpcio')}, lmdb {version('lmdb')}, "
-        f"{os.cpu_count()} cores, {SIZE}-byte commands, 3 processes, every commit flushed on all three\n"
+def main() -> int:
+    arguments = parse(sys.argv[1:])
+    home: Path = arguments.home
+    home.mkdir(parents=True, exist_ok=True)
+    if arguments.what == "show":
+        return show(arguments)
+    if arguments.what == "compare":
+        return run_compare(arguments)
+    groups = chosen(PLANS[arguments.what](), arguments)
+    provide(groups)
+    path = result_path(arguments)
+    if arguments.what == "ours" or arguments.fresh:
+        path.unlink(missing_ok=True)
+    results = Results(path, head(home, groups), machine.code_of(CHECKOUT))
+    print(heading(results.header), flush=True)
+    void = rounds.run(groups, results, sessions_of, home, say)
+    finish(groups, results.header, results.sessions, arguments)
+    return 1 if void else 0
+
+
+def parse(given: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    with tempfile.TemporaryDirectory(prefix="pyraft-bench-") as folder:
-        measure_idle(table, Path(folder) / "idle", 3 if arguments.quick else 15)
-        commit = measure_limits(table)
-        measure_load(table, Path(folder) / "load", 0.5 if arguments.quick else 4, commit)
-        table.add("limit once more: LMDB commit of 1 entry", 1e6 * limits.lmdb_commit(1, 300), "µs")
+    parser.add_argument("what", nargs="?", default="ours", choices=[*PLANS, "compare", "show"])
+    parser.add_argument("ref", nargs="?", help="compare: a commit; show: a plan")
+    parser.add_argument("--quick", action="store_true", help="a look at whether everything works")
+    parser.add_argument("--rounds", type=int, help="instead of the plan's")
+    parser.add_argument("--groups", help="only these, separated by commas")
+    parser.add_argument("--subjects", help=f"only these, separated by commas: {', '.join(EVERY)}")
+    parser.add_argument("--works", help="only these, separated by commas, as they are named in the JSON")
+    parser.add_argument("--seconds", type=float, help="of each load")
+    parser.add_argument("--transports", default="tcp,grpc", help="compare: which of tcp, grpc, memory")
+    parser.add_argument("--home", type=Path, default=HOME, help="for results and the servers' files")
+    parser.add_argument("--json", type=Path, help="write the rows for programs to this file, too")
+    parser.add_argument("--fresh", action="store_true", help="do not go on where the last run stopped")
+    return parser.parse_args(given)
+
+
+def chosen(groups: list[Group], arguments: argparse.Namespace) -> list[Group]:
+    """``groups`` as the command line wants them."""
+    names = {name: set(value.split(",")) for name, value in vars(arguments).items() if isinstance(value, str)}
+    kept = []
+    for group in groups:
+        if "groups" in names and group.name not in names["groups"]:
+            continue
+        if "subjects" in names:
+            some = [each for each in group.subjects if each.name in names["subjects"]]
+            group = replace(group, subjects=some)
+        if "works" in names:
+            group = replace(group, works=[work for work in group.works if work.name in names["works"]])
         if arguments.quick:
-            measure_memory(table, Path(folder) / "memory", 10_000, 30_000)
-        else:
-            measure_memory(table, Path(folder) / "memory", 100_000, 1_000_000)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(table.rows, indent=1))
+            group = replace(group, rounds=1, seconds=0.2, warm_up=0.1)
+        if arguments.seconds:
+            group = replace(group, seconds=arguments.seconds)
+        if arguments.rounds:
+            group = replace(group, rounds=arguments.rounds)
+        if group.subjects and (group.works or group.kind != "load"):
+            kept.append(group)
+    return kept
 
 
-def measure_limits(table: Table) -> float:
-    """The machine, right before the load and once more after it: disks of shared machines drift.
-
-    Returns the seconds of a single LMDB commit.
-    """
-    commit = limits.lmdb_commit(1, 300)
-    table.add("limit: append and flush 160 bytes", 1e6 * limits.file_flush(), "µs")
-    table.add("limit: LMDB commit of 1 entry", 1e6 * commit, "µs")
-    table.add("limit: LMDB commit of 4,096 entries", 1e6 * limits.lmdb_commit(4096, 10), "µs")
-    table.add("limit: gRPC stream round trip", 1e6 * limits.grpc_round_trip(), "µs")
-    return commit
+def provide(groups: list[Group]) -> None:
+    """Build or install what is missing, before anything is measured."""
+    try:
+        for library in sorted({subject.library for group in groups for subject in group.subjects}):
+            peers.provide(library)
+    except peers.MissingPeerError as error:
+        raise SystemExit(str(error)) from error
 
 
-def measure_idle(table: Table, folder: Path, seconds: float) -> None:
-    """What servers cost when nobody asks anything of them, at default timeouts."""
-    folder.mkdir()
-    with Cluster(folder) as cluster:
-        leader = cluster.leader()
-        leader.ask("run", workload="fill", size=SIZE, count=100)
-        time.sleep(1)
-        before = {server.id: server.ask("process") for server in cluster.servers}
-        time.sleep(seconds)
-        for server in cluster.servers:
-            after = server.ask("process")
-            spent = after["cpu_seconds"] - before[server.id]["cpu_seconds"]
-            share = 100 * spent / (after["wall"] - before[server.id]["wall"])
-            role = "leader" if server is leader else "follower"
-            table.add(f"idle {role}", share, "% of a core")
+def result_path(arguments: argparse.Namespace) -> Path:
+    home: Path = arguments.home
+    name = arguments.what if arguments.what != "show" else arguments.ref or "ours"
+    return home / f"{name}.jsonl"
 
 
-def measure_load(table: Table, folder: Path, seconds: float, commit: float) -> None:
-    """Latency and throughput, in the units of one LMDB commit."""
-    folder.mkdir()
-    with Cluster(folder) as cluster:
-        leader = cluster.leader()
-
-        def run(workload: str, **more: object) -> dict[str, float]:
-            figures: dict[str, float] = leader.ask(
-                "run", workload=workload, size=SIZE, seconds=seconds, **more
-            )
-            return figures
-
-        run("outstanding", window=64)  # warm-up, not counted
-        single = run("one_at_a_time")
-        table.add("one at a time, p50", single["p50_us"], "µs", _commits(single["p50_us"], commit))
-        table.add("one at a time, p99", single["p99_us"], "µs", _commits(single["p99_us"], commit))
-        for clients in (16, 64, 256):
-            figures = run("blocking_clients", clients=clients)
-            table.add(f"{clients} client threads", figures["per_second"], "/s", _per_commit(figures, commit))
-        for window in (64, 1024, 8192):
-            figures = run("outstanding", window=window)
-            table.add(f"{window:,} outstanding", figures["per_second"], "/s", _per_commit(figures, commit))
-        measure_busy_host(table, run)
-        metrics = leader.ask("metrics")
-        table.add("leader's main loop, largest lateness", 1e3 * metrics["main_lateness_max_seconds"], "ms")
-        cluster.check_equal()
+def head(home: Path, groups: list[Group]) -> dict[str, Any]:
+    libraries = {subject.library for group in groups for subject in group.subjects}
+    return {
+        **machine.facts(home, libraries),
+        "commit": machine.commit_of(CHECKOUT),
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "limits_us": {
+            "append and flush 160 bytes": 1e6 * limits.file_flush(home),
+            "LMDB commit of 1 entry": 1e6 * limits.lmdb_commit(1, 200, home),
+            "LMDB commit of 4,096 entries": 1e6 * limits.lmdb_commit(4096, 5, home),
+            "gRPC stream round trip": 1e6 * limits.grpc_round_trip(300),
+        },
+    }
 
 
-def measure_busy_host(table: Table, run: Callable[..., dict[str, float]]) -> None:
-    """The same process also burns CPU in Python, as an embedding program may."""
-    busy = run("busy_host", switch_interval=None)
-    table.add("one at a time, p50, beside a busy Python thread", busy["p50_us"], "µs")
-    tuned = run("busy_host", switch_interval=0.0005)
-    table.add("  the same with sys.setswitchinterval(0.0005)", tuned["p50_us"], "µs")
+def heading(header: dict[str, Any]) -> str:
+    """For people: on what the figures were measured."""
+    versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
+    lines = [
+        f"{header['cores']} cores, {header['cpu']}, load average {header['load_average']} at the start",
+        f"{header['system']}, Python {header['python']}, {versions}",
+        f"files on {header['disk']}; commit {header['commit']}",
+        "limits of the machine: "
+        + ", ".join(f"{name} {value:,.0f} µs" for name, value in header["limits_us"].items()),
+    ]
+    if header["disk"] in ("tmpfs", "ramfs"):
+        lines.append("These files are in memory: nothing is ever flushed. Choose a disk with --home.")
+    return "\n".join([*lines, ""])
 
 
-def measure_memory(table: Table, folder: Path, first: int, second: int) -> None:
-    """Anonymous memory of each server after ``first`` and after ``second`` commands."""
-    folder.mkdir()
-    with Cluster(folder) as cluster:
-        leader = cluster.leader()
-        leader.ask("run", workload="fill", size=SIZE, count=first)
-        cluster.check_equal()
-        before = {server.id: server.ask("process")["rss_anon_bytes"] for server in cluster.servers}
-        began = time.monotonic()
-        leader.ask("run", workload="fill", size=SIZE, count=second - first)
-        rate = (second - first) / (time.monotonic() - began)
-        cluster.check_equal()
-        for server in cluster.servers:
-            role = "leader" if server is leader else "follower"
-            after = server.ask("process")["rss_anon_bytes"]
-            table.add(
-                f"memory of {role} after {second:,} commands",
-                after / 2**20,
-                "MiB",
-                f"{(after - before[server.id]) / 2**20:+.1f} MiB since {first:,}",
-            )
-        table.add(f"rate over those {second - first:,} commands", rate, "/s")
+def sessions_of(group: Group, subject: Any, round: int, folder: Path) -> Any:
+    return sessions.KINDS[group.kind](group, subject, round, folder)
 
 
-def _commits(microseconds: float, commit: float) -> str:
-    return f"= {microseconds / 1e6 / commit:.1f} LMDB commits"
+def say(text: str) -> None:
+    print(text, flush=True)
 
 
-def _per_commit(figures: dict[str, float], commit: float) -> str:
-    return f"= {figures['per_second'] * commit:.1f} per LMDB commit"
+def finish(
+    groups: list[Group], header: dict[str, Any], found: list[Session], arguments: argparse.Namespace
+) -> None:
+    """Print and keep the tables, the rows and the pictures."""
+    values = tables.values_of(groups, found)
+    text = tables.report(groups, found)
+    standing = ratios.table(groups, values)
+    whole = "\n\n".join(part for part in (text, standing) if part)
+    print(f"\n{whole}\n\nload average {os.getloadavg()[0]:.2f} now")
+    path = result_path(arguments)
+    path.with_suffix(".md").write_text(f"{heading(header)}\n{whole}\n")
+    data = json.dumps({**header, "rows": tables.rows(values)}, indent=1)
+    for target in (path.with_suffix(".json"), arguments.json):
+        if target is not None:
+            target.write_text(data)
+    if plots.is_possible():
+        for picture in plots.draw(groups, values, arguments.home / f"{path.stem}-plots", header["command"]):
+            print(picture)
+
+
+def show(arguments: argparse.Namespace) -> int:
+    path = result_path(arguments)
+    if path.stem not in PLANS or not path.exists():
+        raise SystemExit(f"{path}: nothing has been measured there; plans are {', '.join(PLANS)}")
+    header, found = read(path)
+    groups = chosen(PLANS[path.stem](), arguments)
+    print(heading(header))
+    finish(groups, header, found, arguments)
+    return 0
+
+
+def run_compare(arguments: argparse.Namespace) -> int:
+    if not arguments.ref:
+        raise SystemExit("compare with what? make bench-compare BASE=<commit>")
+    try:
+        base = compare.unpack(arguments.ref, arguments.home)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    groups = chosen(
+        compare.groups(base, compare.ROUNDS, arguments.transports.split(",")),
+        arguments,
+    )
+    code = f"{machine.code_of(CHECKOUT)}-{machine.code_of(base)}"
+    path = result_path(arguments)
+    if arguments.fresh:
+        path.unlink(missing_ok=True)
+    results = Results(path, head(arguments.home, groups), code)
+    print(heading(results.header), flush=True)
+    rounds.run(groups, results, sessions_of, arguments.home, say)
+    found = compare.ratios(groups, tables.values_of(groups, results.sessions))
+    print("\n" + compare.report(found))
+    return 1 if compare.is_slower(found) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

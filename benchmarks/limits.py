@@ -14,9 +14,12 @@ import grpc
 import lmdb
 
 
-def lmdb_commit(entries: int, rounds: int) -> float:
+def lmdb_commit(entries: int, rounds: int, home: Path | None = None) -> float:
     """Median seconds of one durable LMDB transaction that appends ``entries`` records of 160 bytes."""
-    with tempfile.TemporaryDirectory() as folder, lmdb.open(folder, map_size=1 << 32, lib_version=0) as env:
+    with (
+        tempfile.TemporaryDirectory(dir=home) as folder,
+        lmdb.open(folder, map_size=1 << 32, lib_version=0) as env,
+    ):
         times = []
         for first in range(0, rounds * entries, entries):
             items = [(index.to_bytes(8, "big"), bytes(160)) for index in range(first, first + entries)]
@@ -27,9 +30,9 @@ def lmdb_commit(entries: int, rounds: int) -> float:
         return statistics.median(times)
 
 
-def file_flush(rounds: int = 200) -> float:
-    """Median seconds of a 160-byte append and its flush."""
-    with tempfile.TemporaryDirectory() as folder:
+def file_flush(home: Path | None = None, rounds: int = 200) -> float:
+    """Median seconds of a 160-byte append and its flush, in a file below ``home``."""
+    with tempfile.TemporaryDirectory(dir=home) as folder:
         handle = os.open(Path(folder) / "file", os.O_WRONLY | os.O_CREAT)
         times = []
         try:

@@ -1,22 +1,22 @@
-"""One server as a process of its own; takes orders on standard input, answers on standard output.
-
-Ends when its standard input does, so it never outlives the benchmark.
-"""
+"""One pyraft server as a process of its own: it takes orders (orders.py), and ends when its input does."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
-import traceback
 import zlib
-from pathlib import Path
 from typing import Any, BinaryIO
 
-from pyraft import FSM, Config, Log, Raft
+from .orders import answer, obey
+from .workloads import WORKLOADS, commands
 
-from .workloads import WORKLOADS
+SETTINGS = json.loads(sys.argv[1]) if __name__ == "__main__" else {}
+if SETTINGS.get("library"):
+    sys.path.insert(0, SETTINGS["library"])  # another checkout than the one whose benchmarks these are
+
+import pyraft  # noqa: E402
+from pyraft import FSM, Config, Log, Raft, RaftError, RaftState  # noqa: E402
 
 
 class Tally(FSM):
@@ -38,18 +38,8 @@ class Tally(FSM):
         self.count, self.digest = json.loads(source.read())
 
 
-def process_figures() -> dict[str, float]:
-    """Anonymous memory in bytes and CPU seconds of this process, as the kernel counts them."""
-    anon = 0
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            anon = int(line.split()[1]) * 1024
-    times = os.times()
-    return {"rss_anon_bytes": anon, "cpu_seconds": times.user + times.system, "wall": time.monotonic()}
-
-
 class Orders:
-    """What the parent may ask of this server."""
+    """What may be asked of this server."""
 
     def __init__(self, raft: Raft, fsm: Tally) -> None:
         self._raft = raft
@@ -61,43 +51,77 @@ class Orders:
     def run(self, workload: str, **arguments: Any) -> dict[str, float]:
         return WORKLOADS[workload](self._raft, **arguments)
 
-    def applied(self, index: int) -> dict[str, Any]:
-        self._raft.wait_applied(index, 60)
-        return {"count": self._fsm.count, "digest": self._fsm.digest, "index": self._raft.applied_index}
-
     def last_index(self) -> int:
         self._raft.barrier().result(60)
         return self._raft.last_index
 
-    def process(self) -> dict[str, float]:
-        return process_figures()
+    def applied(self, index: int, seconds: float) -> dict[str, int]:
+        """Wait until everything up to ``index`` has been applied here; return the state."""
+        self._raft.wait_applied(index, seconds)
+        return {"count": self._fsm.count, "digest": self._fsm.digest}
+
+    def snapshot(self) -> None:
+        self._raft.snapshot().result(60)
 
     def metrics(self) -> dict[str, float]:
-        return self._raft.metrics()
+        return dict(self._raft.metrics())
+
+    def write_when_leading(self, dead: str, seconds: float) -> bool:
+        """Try to write until a write is acknowledged here (True), or another than ``dead`` leads."""
+        make = commands(1 << 40, 128)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self._raft.state is RaftState.LEADER:
+                try:
+                    self._raft.apply(make()).result(1)
+                    return True
+                except (RaftError, TimeoutError):
+                    continue
+            if self._raft.leader_id not in (None, dead, SETTINGS["id"]):
+                return False
+            time.sleep(0.002)
+        raise TimeoutError("nobody leads in time")
+
+
+def open_server(settings: dict[str, Any], fsm: Tally) -> Raft:
+    """The server that ``settings`` describe (see subjects.py)."""
+    members = dict(settings["members"])
+    address = members[settings["id"]]
+    config = Config(local_id=settings["id"], **settings["config"])
+    transport: Any = None
+    if settings["transport"] == "tcp":
+        from pyraft.transport import TcpTransport
+
+        transport = TcpTransport(address)
+    if settings["store"] == "memory":
+        return _in_memory(config, fsm, members, transport)
+    return Raft.open(
+        settings["path"],
+        id=settings["id"],
+        address=address if transport is None else None,
+        fsm=fsm,
+        bootstrap=members,
+        config=config,
+        transport=transport,
+    )
+
+
+def _in_memory(config: Config, fsm: Tally, members: dict[str, str], transport: Any) -> Raft:
+    from pyraft import Configuration, bootstrap_cluster
+    from pyraft.logstore import InmemStore
+    from pyraft.snapshots import InmemSnapshotStore
+
+    store, snapshots = InmemStore(), InmemSnapshotStore()
+    bootstrap_cluster(config, store, store, snapshots, transport, Configuration.of_voters(members))
+    return Raft(config, fsm, store, store, snapshots, transport)
 
 
 def main() -> None:
-    settings = json.loads(sys.argv[1])
     fsm = Tally()
-    raft = Raft.open(
-        settings["path"],
-        id=settings["id"],
-        address=settings["members"][settings["id"]],
-        fsm=fsm,
-        bootstrap=settings["members"],
-        config=Config(**settings.get("config", {})),
-    )
-    with raft:
+    with open_server(SETTINGS, fsm) as raft:
         raft.wait_for_leader(30)
-        orders = Orders(raft, fsm)
-        print(json.dumps({"ok": "ready"}), flush=True)
-        for line in sys.stdin:
-            order = json.loads(line)
-            try:
-                result = getattr(orders, order["do"])(**order.get("with", {}))
-                print(json.dumps({"ok": result}), flush=True)
-            except Exception:
-                print(json.dumps({"error": traceback.format_exc()}), flush=True)
+        answer(ok={"library": pyraft.__file__})
+        obey(Orders(raft, fsm))
 
 
 if __name__ == "__main__":

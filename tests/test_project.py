@@ -88,7 +88,10 @@ def test_make_without_a_target_explains_every_target():
 
 
 @needs_make
-@pytest.mark.parametrize("target", ["demo", "test", "check", "proto", "bench", "clean"])
+@pytest.mark.parametrize(
+    "target",
+    ["demo", "test", "check", "proto", "bench", "bench-peers", "bench-all", "bench-compare", "clean"],
+)
 def test_make_knows(target):
     make("-n", target)
 

@@ -1,0 +1,85 @@
+"""Who is measured: a library with a store, a transport and a setting, and how to start a server of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import peers
+
+CHECKOUT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One way to build a server.  Its name says all of it: ``hashicorp-wal-tcp-tuned``."""
+
+    library: str
+    """``pyraft``, ``hashicorp`` or ``pysyncobj``."""
+    store: str
+    transport: str
+    tuned: bool = False
+    checkout: str = ""
+    """pyraft only: another checkout of it, an absolute path; empty = this one."""
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        own = f"{self.library}-{self.store}-{self.transport}{'-tuned' if self.tuned else ''}"
+        return f"{own}@{self.label}" if self.label else own
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        stores = {
+            "lmdb": "LMDB",
+            "memory": "memory",
+            "boltdb": "boltdb",
+            "wal": "raft-wal",
+            "journal": "journal",
+        }
+        libraries = {"pyraft": "pyraft", "hashicorp": "Go", "pysyncobj": "PySyncObj"}
+        transports = {"tcp": "TCP", "grpc": "gRPC"}
+        words = f"{libraries[self.library]}, {stores[self.store]}, {transports[self.transport]}"
+        words += ", tuned" if self.tuned else ""
+        words += ", never flushes" if self.library == "pysyncobj" else ""
+        return f"{words} ({self.label})" if self.label else words
+
+    @property
+    def is_durable(self) -> bool:
+        """Does an acknowledged command survive a power cut of all servers?"""
+        return self.store not in ("memory", "journal")
+
+    def command(self, settings: dict[str, Any]) -> list[str]:
+        """What starts a server with these settings: id, path, members, config."""
+        whole = {
+            **settings,
+            "store": self.store,
+            "transport": self.transport,
+            "tuned": self.tuned,
+            "library": self.checkout or str(CHECKOUT),
+        }
+        text = json.dumps(whole)
+        if self.library == "hashicorp":
+            return [str(peers.go_program()), text]
+        if self.library == "pysyncobj":
+            return [str(peers.pysyncobj_python()), "-m", "benchmarks.pysyncobj_server", text]
+        return [sys.executable, "-m", "benchmarks.server", text]
+
+
+OURS_GRPC = Subject("pyraft", "lmdb", "grpc")
+OURS_TCP = Subject("pyraft", "lmdb", "tcp")
+OURS_MEMORY = Subject("pyraft", "memory", "tcp")
+OURS = [OURS_TCP, OURS_GRPC, OURS_MEMORY]
+GO = [
+    Subject("hashicorp", store, transport, tuned)
+    for store in ("boltdb", "wal")
+    for transport in ("tcp", "grpc")
+    for tuned in (False, True)
+]
+GO_MEMORY = [Subject("hashicorp", "memory", "tcp", tuned) for tuned in (False, True)]
+PYSYNCOBJ = Subject("pysyncobj", "journal", "tcp")
+EVERY = {subject.name: subject for subject in [*OURS, *GO, *GO_MEMORY, PYSYNCOBJ]}
