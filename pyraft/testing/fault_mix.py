@@ -207,6 +207,14 @@ PROFILES: dict[str, Profile] = {
 
 _STRAY = 0.3  # the probability that a kind from elsewhere joins
 
+_LOSE_DISKS = (f.LostDisk, f.DamagedSnapshot)
+"""Never in a mix with Churn, because of two limits of a wiped server (ARCHITECTURE.md, decision 15).
+
+It asks the voters of its map, and of the configurations that those have.  While a change is not
+committed, a new voter may lead whom none of them knows, and nobody tells of what was promised to it.
+And for a server that was removed and is gone for good it waits in vain, until its operator
+corrects the map.  So operators replace no disk while members change; these mixes would."""
+
 
 def draw_faults(rng: random.Random, profile: str | None = None) -> list[Fault]:
     """The faults of a profile with drawn kinds and rates; the profile is drawn, too, unless it is given.
@@ -228,8 +236,8 @@ def draw_faults(rng: random.Random, profile: str | None = None) -> list[Fault]:
         stray = rng.choice(KINDS)
         if stray not in chosen:
             chosen.append(stray)
-    if m.Churn in chosen:  # a wiped server asks the members of the bootstrap what they hold
-        chosen = [kind for kind in chosen if kind not in (f.LostDisk, f.DamagedSnapshot)]
+    if m.Churn in chosen:
+        chosen = [kind for kind in chosen if kind not in _LOSE_DISKS]
     return [_draw(rng, kind, mix) for kind in chosen]
 
 

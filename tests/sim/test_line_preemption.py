@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 from pathlib import Path
 
@@ -135,6 +136,21 @@ def test_two_simulations_at_once_do_not_meet():
     assert run(2, lambda: count({"count": 0}, 5), 0.5) == alone
     other.sleep(1.0)
     assert state["count"] == 10
+
+
+def test_the_first_run_in_a_process_is_like_the_second():
+    program = (
+        "from pyraft.testing import SimCluster\n"
+        "for _ in range(2):\n"
+        "    with SimCluster(servers=3, seed=2, preempt_lines=0.1) as cluster:\n"
+        "        cluster.client(rate=20)\n"
+        "        cluster.run(1)\n"
+        "        print(cluster.scheduler.digest, cluster.scheduler.steps)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
+
+    first, second = done.stdout.split("\n")[:2]
+    assert first and first == second, done.stderr
 
 
 def test_what_this_process_has_cached_does_not_change_the_schedule():
