@@ -14,6 +14,9 @@ from typing import Any
 
 from .errors import ConfigError, CorruptStoreError
 
+_LONGEST_ENCODED = 1024 * 1024
+"""Ten thousand servers."""
+
 
 class Suffrage(IntEnum):
     """A server's part in elections and commitment.  The numbers are stored: never renumber."""
@@ -124,6 +127,7 @@ def decode_configuration(data: bytes) -> Configuration:
     """
     import msgpack
 
+    _check_length(data)
     try:
         outer: Any = msgpack.unpackb(data, raw=True, strict_map_key=False)
         servers = outer[0] if isinstance(outer, list) else outer.get(b"Servers")
@@ -148,6 +152,7 @@ def decode_peers(data: bytes) -> Configuration:
     """
     import msgpack
 
+    _check_length(data)
     try:
         raws: Any = msgpack.unpackb(data, raw=True)
         if not isinstance(raws, list):
@@ -156,6 +161,12 @@ def decode_peers(data: bytes) -> Configuration:
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise CorruptStoreError(f"list of peers cannot be read: {error!r}") from error
     return Configuration(tuple(Server(address, address) for address in addresses))
+
+
+def _check_length(data: bytes) -> None:
+    # Lists of nothing take a hundred times as much memory as bytes, and these come from other servers.
+    if len(data) > _LONGEST_ENCODED:
+        raise CorruptStoreError(f"a configuration of {len(data)} bytes cannot be")
 
 
 def _server(fields: Any) -> Server:

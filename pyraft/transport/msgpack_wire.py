@@ -57,6 +57,8 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024 + 64 * 1024
 _LEAST_ENTRY_BYTES = 64
 """An entry takes that much of a message's size at least: its keys alone are longer, if they are there."""
 _LONGEST_CONTAINER = 64
+_LONGEST_NAMES = 4096
+"""Bytes of a server's id and address together."""
 _FREE_CONTAINERS = 256
 _LEAST_CONTAINER_BYTES = 16
 """On average; a struct of Go's takes more, as an array too."""
@@ -302,6 +304,8 @@ def _header(fields: Fields, sender: bytes = b"") -> RpcHeader:
 
 @lru_cache(maxsize=256)
 def _header_values(id_: bytes, addr: bytes, protocol_version: int) -> RpcHeader:
+    if len(id_) + len(addr) > _LONGEST_NAMES:  # they are kept, and a peer could send others each time
+        raise TransportError(f"the sender's id and address have {len(id_) + len(addr)} bytes")
     try:
         return RpcHeader(id_.decode(), addr.decode(), protocol_version)
     except UnicodeDecodeError as error:

@@ -48,6 +48,11 @@ from ..messages import (
 )
 from . import raft_transport_pb2 as pb
 
+_LONGEST_NAMES = 4096
+"""Bytes of a server's id and address together."""
+_LEAST_ENTRY_BYTES = 6
+"""An entry with an index and a term takes that much of a message at least."""
+_FREE_ENTRIES = 256
 _LOG_TYPES = {int(member): member for member in LogType}
 
 
@@ -94,17 +99,20 @@ def _header_of(message: Any, sender: bytes = b"") -> RpcHeader:
 
 @lru_cache(maxsize=256)
 def _header_values(id_: bytes, addr: bytes, protocol_version: int) -> RpcHeader:
+    if len(id_) + len(addr) > _LONGEST_NAMES:  # they are kept, and a peer could send others each time
+        raise TransportError(f"the sender's id and address have {len(id_) + len(addr)} bytes")
     try:
         return RpcHeader((id_ or addr).decode(), addr.decode(), protocol_version)
     except UnicodeDecodeError as error:
         raise TransportError(f"the sender's id or address is not UTF-8: {error}") from error
 
 
-def _parse(kind: Any, data: bytes) -> Any:
+def _parse(kind: Any, data: bytes, name: str = "") -> Any:
     try:
         return kind.FromString(data)
     except DecodeError as error:
-        raise TransportError(f"{len(data)} bytes that are no {kind.DESCRIPTOR.name}: {error}") from error
+        name = name or kind.DESCRIPTOR.name
+        raise TransportError(f"{len(data)} bytes that are no {name}: {error}") from error
 
 
 # ── AppendEntries ──
@@ -135,10 +143,10 @@ def encode_append_entries(request: AppendEntriesRequest) -> bytes:
 
 
 def decode_append_entries(data: bytes) -> AppendEntriesRequest:
+    raw = _raw_entries(data)
     message = _parse(pb.AppendEntriesRequest, data)
     entries: Sequence[Log] = ()
-    if message.entries:
-        raw = _parse(pb.RawEntries, data).entries
+    if raw:
         try:
             entries = [
                 Log(e.index, e.term, _LOG_TYPES[e.type], e.data, e.extensions, None, encoded)
@@ -156,6 +164,14 @@ def decode_append_entries(data: bytes) -> AppendEntriesRequest:
         entries,
         message.leader_commit_index,
     )
+
+
+def _raw_entries(data: bytes) -> Sequence[bytes]:
+    """The entries as they came.  Counted before they are read: an empty one takes two bytes there, and 150 here."""
+    entries: Sequence[bytes] = _parse(pb.RawEntries, data, "AppendEntriesRequest").entries
+    if (len(entries) - _FREE_ENTRIES) * _LEAST_ENTRY_BYTES > len(data):
+        raise TransportError(f"{len(entries)} entries in {len(data)} bytes: this request is damaged")
+    return entries
 
 
 _HINT_INDEX, _HINT_TERM = uvarint(1001 << 3), uvarint(1002 << 3)
