@@ -1,14 +1,20 @@
-// Prints the bytes that Go servers put on the wire for every message of the gRPC transport:
-// one line "name hex" per message.  Regenerate the golden file with
+// Prints the bytes that Go servers put on the wire for every message of a transport: one line
+// "name hex" per message.  Regenerate the golden files with
 //
 //	cd tests/interop/go/goldens && go run . > ../../../transport/golden_grpc.txt
+//	cd tests/interop/go/goldens && go run . tcp > ../../../transport/golden_tcp_full.txt
+//
+// go test checks that the golden files are what this prints, and reads the bytes that Python
+// wrote for the same messages: see pyraft_test.go.
 package main
 
 import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"math"
+	"os"
 	"time"
 
 	pb "github.com/Jille/raft-grpc-transport/proto"
@@ -23,16 +29,27 @@ const header = `# Bytes of the gRPC transport's messages, as the Go library writ
 # github.com/Jille/raft-grpc-transport v1.6.1, github.com/hashicorp/raft v1.7.3
 # Each line: name, hexadecimal bytes ("-" = no bytes).`
 
-func show(name string, message proto.Message) {
-	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(message)
-	if err != nil {
-		panic(err)
+func writeGRPC(out io.Writer) {
+	fmt.Fprintln(out, header)
+	everyGRPC(func(name string, message proto.Message) {
+		encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(message)
+		if err != nil {
+			panic(err)
+		}
+		text := hex.EncodeToString(encoded)
+		if text == "" {
+			text = "-"
+		}
+		fmt.Fprintln(out, name, text)
+	})
+}
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "tcp" {
+		writeTCP(os.Stdout)
+	} else {
+		writeGRPC(os.Stdout)
 	}
-	text := hex.EncodeToString(encoded)
-	if text == "" {
-		text = "-"
-	}
-	fmt.Println(name, text)
 }
 
 // What raft.encodePeers, which is not exported, does.
@@ -50,8 +67,7 @@ func encodePeers(configuration raft.Configuration, transport raft.Transport) []b
 	return encoded.Bytes()
 }
 
-func main() {
-	fmt.Println(header)
+func everyGRPC(show func(name string, message proto.Message)) {
 	rpcHeader := &pb.RPCHeader{
 		ProtocolVersion: int64(raft.ProtocolVersionMax),
 		Id:              []byte("n1"),
