@@ -7,7 +7,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..errors import LeadershipTransferInProgressError, RaftError
+from ..errors import EnqueueTimeoutError, LeadershipTransferInProgressError, RaftError
+from .sim_kv import KvFsm, encode_command
 
 if TYPE_CHECKING:
     from ..raft import Raft
@@ -17,6 +18,7 @@ _LATENCY = 0.02  # virtual seconds until a thread that is woken goes on, others 
 _LOOK_EVERY = 0.00002
 _RETURNS = 2
 _REPLAY = 0.2  # seconds that a server takes to apply what it has missed
+_AT_WORK = 6  # commands that a server has when it is asked to end
 _PATIENCE = 2.0  # and what a leader needs to notice that a stream leads nowhere any more
 
 
@@ -112,6 +114,64 @@ class Exercises:
             cluster.run(0)
         except (RaftError, TimeoutError):
             pass  # somebody else leads
+
+    def check_readmission(self, leader: SimServer) -> None:
+        """A server that was removed, while entries went on coming, is a voter again as soon as it is added."""
+        cluster, raft = self._cluster, leader.raft
+        rng = cluster.scheduler.random("readmission")
+        if raft is None or rng.random() < 0.5:
+            return
+        voters = raft.get_configuration().result(_PATIENCE).voters
+        others = [voter for voter in voters if voter.id != leader.id and voter.id in cluster.servers]
+        if len(voters) < 3 or not others:
+            return
+        member = rng.choice(others)
+        server, seconds = cluster.servers[member.id], _PATIENCE + 4 * cluster.config.election_timeout
+        try:
+            raft.remove_server(member.id).result(seconds)
+            raft.barrier(_PATIENCE).result(_PATIENCE)
+            cluster.run(rng.choice([0.0, 0.1, 2 * cluster.config.election_timeout]))
+            if not server.is_serving:
+                cluster.revive(server)
+            raft.add_voter(member.id, member.address, timeout=seconds).result(2 * seconds)
+        except EnqueueTimeoutError as error:
+            self._broken("I14", f"{leader.id} removed {member.id}, and cannot add it again: {error}")
+            cluster.run(0)
+        except (RaftError, TimeoutError):
+            return  # somebody else leads
+        self._check_returned(server, raft)
+
+    def check_end_at_work(self, server: SimServer) -> None:
+        """I12: a server that is asked to end while commands wait in its queue, or are half applied, answers all."""
+        cluster, raft, group = self._cluster, server.raft, server.group
+        if raft is None or not isinstance(server.fsm, KvFsm):
+            return
+        is_half_applied = cluster.scheduler.random("end at work").random() < 0.5
+        cluster.scheduler.hold(self, lambda task: task.group is group and task.name.endswith("-main"))
+        if is_half_applied:
+            server.fsm_delay = 0.005
+            self._give_work(server, raft)
+            before = raft.last_index
+            cluster.scheduler.unhold(self)
+            deadline = cluster.now + _PATIENCE
+            while raft.applied_index <= before and cluster.now < deadline:
+                cluster.run(0.001)
+            future = raft.shutdown()
+        else:
+            future = raft.shutdown()
+            self._give_work(server, raft)
+            cluster.scheduler.unhold(self)
+        future.result(60.0)
+        cluster.run(0.001)  # the network's own threads end by themselves
+        server.fsm_delay = 0.0
+        cluster.judge.check_stopped(server, group)
+
+    def _give_work(self, server: SimServer, raft: Raft) -> None:
+        """Leave commands in the server's queue, in one go."""
+        for number in range(_AT_WORK):
+            command = encode_command("end", ("put", f"{server.id}.{number}"))
+            with suppress(RaftError):
+                self._cluster.judge.asked(server, server.group, command, raft.apply(command, 0.0))
 
     def _check_returned(self, server: SimServer, leader: Raft) -> None:
         cluster, last = self._cluster, leader.last_index

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ..errors import ConfigError
 from . import adversaries as a
+from . import election_traps as e
 from . import faults as f
 from . import member_faults as m
 from . import thread_traps as t
@@ -48,6 +49,7 @@ KINDS: tuple[type[Fault], ...] = (
     m.AskAtThaw,
     *a.ADVERSARIES,
     *t.TRAPS,
+    *e.ELECTION_TRAPS,
 )
 """Every kind that may be drawn."""
 
@@ -127,6 +129,7 @@ PROFILES: dict[str, Profile] = {
             f.AskForSnapshot,
             t.NeedlessSnapshot,
             a.CrashInSnapshot,
+            t.SnapshotInTheMiddle,
             f.SlowFsm,
             f.DamagedSnapshot,
             f.Crash,
@@ -174,6 +177,7 @@ PROFILES: dict[str, Profile] = {
             m.Transfers,
             m.Reads,
             t.CutWithChange,
+            t.CutWithChange,
             f.Crash,
             f.Partition,
             f.Freeze,
@@ -185,11 +189,20 @@ PROFILES: dict[str, Profile] = {
         share=0.6,
         weight=2,
     ),
+    "elections": Profile(
+        (e.LateVotes, e.AskNewLeader, e.AskFormerLeader, a.CutNewLeader, m.Transfers),
+        every=(0.5, 1.0),
+        lasting=(3.0, 8.0),
+        share=0.5,
+        weight=2,
+    ),
     "reads": Profile(
         (
             m.Reads,
             m.AskAtThaw,
             m.AskAtThaw,
+            e.AskNewLeader,
+            e.AskFormerLeader,
             m.Transfers,
             f.Freeze,
             f.Partition,

@@ -103,6 +103,13 @@ class FutureWatch:
         assert error is not None
         if isinstance(error, RaftError) and not isinstance(error, _SENSIBLE):
             self._broken("I11", f"the future of {watched.command!r} failed with {error!r}")
+        judge, index = self._cluster.judge, watched.future._index
+        is_committed = 0 < index < len(judge.committed) and judge.committed[index].data == watched.command
+        if is_committed and _says_not_applied(error):
+            self._broken(
+                "I11",
+                f"{watched.command!r} failed as not applied, and is committed as entry {index}: {error!r}",
+            )
         self._cluster.judge.scout.future_failed(error)
 
     def _check_unchanged(self, watched: _Watched) -> None:
@@ -112,6 +119,12 @@ class FutureWatch:
             self._broken(
                 "I11", f"the future of {watched.command!r} said {before} and says {error or value!r} now"
             )
+
+
+def _says_not_applied(error: BaseException) -> bool:
+    if isinstance(error, RaftShutdownError):
+        return not error.outcome_unknown
+    return isinstance(error, NotAppliedError)
 
 
 def _said(future: ApplyFuture) -> tuple[BaseException | None, Any]:

@@ -884,6 +884,7 @@ class Judge:
             Violation: it does not.
         """
         cluster = self._cluster
+        self.timekeeper.check_end_at_work()
         for server in cluster.servers.values():
             if server.raft is None or not server.is_up:
                 continue

@@ -281,9 +281,16 @@ class Timekeeper:
                 cluster.network.conditions.jitter = before
                 self._exercises.check_catching_up(leader)
                 self._exercises.check_failed_transfer(leader)
+                self._exercises.check_readmission(cluster.leader())
                 return
         self._broken("latency", "nothing is wrong, and no leader keeps its office for a second")
         cluster.run(0)
+
+    def check_end_at_work(self) -> None:
+        """Let the leader end in the middle of its work, if there is one."""
+        leader = self._cluster.current_leader()
+        if leader is not None:
+            self._exercises.check_end_at_work(leader)
 
     @property
     def _latency(self) -> float:

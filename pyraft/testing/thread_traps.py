@@ -20,6 +20,7 @@ from .adversaries import (
     _next_leader,
     _others,
     _term,
+    _term_at,
     leads,
 )
 
@@ -66,10 +67,11 @@ class HeldReplicator(Adversary):
             return
         plot.note("holds", held.name)
         plot.hold(lambda task: task is held)
+        end = old.disk.last_index
         plot.cut_off(old)
         plot.wait(lambda: _leader_after(_others(cluster, old), term), 6.0)
         plot.mend()
-        plot.wait(lambda: _last_term(old) > term, 2.0)
+        plot.wait(lambda: _last_term(old) > term and old.disk.last_index > end, 2.0)
         plot.pause(rng.choice([0.0, 0.02]))
         plot.release()
         plot.pause(rng.choice([0.05, 0.5]))
@@ -87,9 +89,14 @@ class HeldReplicator(Adversary):
                 return None
             plot.wait(lambda: None, rng.random() * 2e-5, look_every=5e-6)
             found = find()
-            if found is not None and leads(leader):
+            if found is not None and leads(leader) and (rng.random() < 0.2 or _is_sending(found)):
                 return found
         return None
+
+
+def _is_sending(task: SimTask) -> bool:
+    """Whether the thread has made sure of its session, and looks at the log next."""
+    return "_send_what_is_due" in task.stack()
 
 
 class StopBeforeCommands(Adversary):
@@ -159,17 +166,23 @@ class CutWithChange(Adversary):
         others = rng.sample(_others(cluster, leader), len(cluster.servers) - 1)
         if raft is None or len(others) < 2:
             return
-        if rng.random() < 0.7:
-            self._change(plot, leader, raft, others[-1])
+        friends = others[: (len(others) - 1) // 2]  # with the leader a minority
+        # Not a vote of the others': without it they elect nobody, and this leader commits alone.
+        first = friends[0] if friends else others[-1]
+        if rng.random() < 0.7 and (friends or not cluster.judge.members.is_voter(first.id)):
+            self._change(plot, leader, raft, first)
             plot.wait(lambda: raft.commit_index == raft.last_index, 0.3)
         plot.pause(rng.choice([0.0, 0.0, 0.2]))
-        friends = others[: (len(others) - 1) // 2]  # with the leader a minority
         plot.cut_off(leader, *friends)
         self._change(plot, leader, raft, others[-2])
         found = plot.wait(lambda: _leader_after(others[len(friends) :], term), 8.0)
         if found is not None and found.raft is not None and rng.random() < 0.4:
             self._change(plot, found, found.raft, leader)  # before it has committed anything
         plot.pause(rng.choice([0.02, 0.3]))
+        if rng.random() < 0.4:  # what they know of the change is then what their disks say
+            for one in (leader, *friends):
+                plot.crash(one)
+            plot.revive(leader, *friends)
         plot.mend()
         plot.wait(lambda: _last_term(leader) > term, 2.0)
         if rng.random() < 0.5:
@@ -223,6 +236,50 @@ class NeedlessSnapshot(Adversary):
         plot.pause(rng.choice([0.1, 0.5]))
 
 
+class SnapshotInTheMiddle(Adversary):
+    """A leader's snapshot ends between what a follower knows as committed and where its equal log ends."""
+
+    name = "snapshot in the middle"
+
+    def act(self, plot: Plot, rng: random.Random) -> None:
+        cluster, leader = plot.cluster, _next_leader(plot)
+        peer, raft = rng.choice(_others(cluster, leader)), leader.raft
+        for one in _others(cluster, leader, peer):
+            cluster.slow_disk(one, rng.choice([0.01, 0.05]))
+        answers, sender = f"net-{leader.address}-stream-{peer.address}", f"-repl-{peer.id}"
+        plot.hold(lambda task: task.group is leader.group and task.name == answers)
+        came = raft is not None and plot.wait(lambda: self._is_between(leader, peer), 1.0, look_every=1e-4)
+        if raft is None or not came:
+            self.repair(cluster)
+            plot.release()
+            return
+        # From here on it commits nothing and the peer hears nothing, until the snapshot is there.
+        plot.hold(
+            lambda task: task.group is leader.group and (task.name.startswith("net-") or sender in task.name)
+        )
+        taken = _Flag()
+        plot.note("takes a snapshot in the middle", leader.id, peer.id)
+        work = partial(_send_snapshot, raft, peer, taken)
+        cluster.scheduler.spawn(f"user-{leader.id}-snapshot", work, leader.group)
+        plot.wait(lambda: taken.is_due, 0.5, look_every=1e-4)
+        plot.hold(lambda task: task.group is leader.group and sender in task.name)
+        plot.pause(0.1)
+        self.repair(cluster)
+        plot.release()
+        plot.pause(rng.choice([0.1, 0.5]))
+
+    @staticmethod
+    def _is_between(leader: SimServer, peer: SimServer) -> bool:
+        if leader.raft is None or peer.raft is None or not leads(leader):
+            return False
+        applied, last = leader.raft.applied_index, peer.disk.last_index
+        return peer.raft.commit_index < applied < last and _term_at(peer, last) == _term(leader)
+
+    def repair(self, cluster: SimCluster) -> None:
+        for server in cluster.servers.values():
+            cluster.slow_disk(server, 0.0)
+
+
 class _Flag:
     is_due = False
 
@@ -260,4 +317,5 @@ TRAPS: tuple[type[Adversary], ...] = (
     StopWithBacklog,
     CutWithChange,
     NeedlessSnapshot,
+    SnapshotInTheMiddle,
 )

@@ -6,11 +6,17 @@ from math import inf
 
 import pytest
 
+from pyraft import fsm_runner
+from pyraft.errors import RaftShutdownError
 from pyraft.fsm_runner import FsmRunner
+from pyraft.proposals import ProposalQueue
+from pyraft.roles.leader import Leader
 from pyraft.roles.transfer import Transfers
 from pyraft.sessions import Session
 from pyraft.testing import SimCluster, Violation
-from pyraft.testing.thread_traps import TRAPS
+from pyraft.testing.adversaries import Plot
+from pyraft.testing.election_traps import ELECTION_TRAPS, AskFormerLeader, AskNewLeader, LateVotes
+from pyraft.testing.thread_traps import TRAPS, SnapshotInTheMiddle
 from pyraft.waiting import Waiters
 
 
@@ -69,7 +75,74 @@ def test_a_leader_that_refuses_commands_for_good(cluster, monkeypatch):
         cluster.check()
 
 
-@pytest.mark.parametrize("kind", TRAPS, ids=lambda kind: kind.name)
+def end_at_work(cluster, *, half_applied):
+    """Let the leader end with commands in its queue, or in the middle of applying some."""
+    cluster.leader()
+    draw = cluster.scheduler.random("end at work")
+    draw.random = lambda: 0.0 if half_applied else 0.9
+    cluster.scheduler.random = lambda name: draw
+    cluster.judge.timekeeper.check_end_at_work()
+
+
+@pytest.mark.parametrize("half_applied", [False, True])
+def test_a_server_that_ends_at_work_answers_all(cluster, half_applied):
+    end_at_work(cluster, half_applied=half_applied)
+
+    assert not cluster.current_leader()
+
+
+def test_commands_in_the_queue_that_nobody_answers_at_the_end(cluster, monkeypatch):
+    close = ProposalQueue.close
+    monkeypatch.setattr(ProposalQueue, "close", lambda queue, error: close(queue, error)[:0])
+
+    with pytest.raises(Violation, match=r"I12: the shutdown of n\d left 6 futures"):
+        end_at_work(cluster, half_applied=False)
+
+
+def test_a_batch_at_hand_that_nobody_answers_at_the_end(cluster, monkeypatch):
+    monkeypatch.setattr(FsmRunner, "_dispose", lambda runner, event: None)
+
+    with pytest.raises(Violation, match=r"I12: the shutdown of n\d left \d futures"):
+        end_at_work(cluster, half_applied=True)
+
+
+def test_committed_commands_that_are_said_to_be_not_applied(cluster, monkeypatch):
+    monkeypatch.setattr(fsm_runner, "RaftShutdownError", lambda outcome_unknown: RaftShutdownError())
+
+    with pytest.raises(Violation, match=r"I11: .* failed as not applied, and is committed as entry \d+"):
+        end_at_work(cluster, half_applied=True)
+
+
+def test_a_removed_server_that_is_never_brought_up_to_date_again(monkeypatch):
+    monkeypatch.setattr(Leader, "begin_catching_up", lambda leader, server: None)
+
+    with (
+        SimCluster(3, 6) as cluster,
+        pytest.raises(Violation, match=r"I14: n\d removed n\d, and cannot add it again"),
+    ):
+        cluster.check()
+
+
+@pytest.mark.parametrize(
+    ("kind", "moment"),
+    [
+        (LateVotes, "holds the votes for"),
+        (AskNewLeader, "asks who leads now"),
+        (AskFormerLeader, "asks who has handed over"),
+        (SnapshotInTheMiddle, "takes a snapshot in the middle"),
+    ],
+)
+def test_a_trap_finds_its_moment(kind, moment, monkeypatch):
+    noted = []
+    monkeypatch.setattr(Plot, "note", lambda plot, *what: noted.append(what[0]))
+    with SimCluster(5, 3, faults=[kind(0.5, 2.0)]) as cluster:
+        cluster.client(rate=40.0)
+        cluster.run(4.0)
+
+    assert moment in noted
+
+
+@pytest.mark.parametrize("kind", (*TRAPS, *ELECTION_TRAPS), ids=lambda kind: kind.name)
 def test_a_trap_leaves_a_cluster_that_works(kind):
     with SimCluster(5, 3, faults=[kind(0.5, 2.0)]) as cluster:
         cluster.client(rate=20.0)

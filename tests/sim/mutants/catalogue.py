@@ -1035,6 +1035,13 @@ _READS_AND_TRANSFERS = [
         "dissertation §6.4, step 1: a new leader's commit index may be behind",
     ),
     Mutant(
+        "new-leader-reads-and-changes-at-once",
+        "roles/leader.py",
+        "        return self._node.state.commit_index >= self._first_of_term\n",
+        "        return self._node.state.commit_index >= 0\n",
+        "dissertation §6.4, step 1, and the erratum to §4.1: not before an entry of its own term is committed",
+    ),
+    Mutant(
         "read-that-does-not-wait-for-the-state-machine",
         "fsm_runner.py",
         "            if read.target > self.applied_index:\n                self._reads.append(read)\n",
