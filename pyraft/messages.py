@@ -56,7 +56,8 @@ class AppendEntriesResponse:
     """``last_log`` hints where to retry; ``no_retry_backoff``: retry at once, the logs differ.
 
     ``hint_index`` and ``hint_term``, which only pyraft sends: the logs agree at most up to
-    there (rules.replication.agreement_bound); 0 = no hint.
+    there (rules.replication.agreement_bound); 0 = no hint.  Ahead of what was asked for, it is where
+    the peer's snapshot ends, before which the peer has nothing to compare with.
     """
 
     header: RpcHeader

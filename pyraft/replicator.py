@@ -504,6 +504,11 @@ class Replicator:
     def _next_to_try(self, request: AppendEntriesRequest, response: AppendEntriesResponse) -> int:
         refused = request.prev_log_entry + 1
         log = self._entries
+        if (
+            request.prev_log_entry < response.hint_index
+            and log.term_at(response.hint_index) == response.hint_term
+        ):
+            return response.hint_index + 1  # where the peer's snapshot ends, which is ahead of what we asked
         hint = min(response.hint_index, request.prev_log_entry - 1)
         if hint <= log.oldest_known():
             return next_index_after_rejection(refused, response.last_log, self._rejections)

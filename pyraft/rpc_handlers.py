@@ -211,6 +211,8 @@ def _refuse_prev(node: NodeContext, request: AppendEntriesRequest) -> AppendEntr
     """Say that our logs differ before the entries, and where to look for agreement."""
     log = node.state.log
     reply = _append_reply(node, success=False, no_retry_backoff=True)
+    if request.prev_log_entry < log.oldest_known():  # nothing to compare with before our snapshot's end
+        return replace(reply, hint_index=log.snapshot.index, hint_term=log.snapshot.term)
     upto = min(request.prev_log_entry - 1, log.last.index)
     if upto < max(log.oldest_known(), 1):
         return reply

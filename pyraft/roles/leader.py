@@ -596,7 +596,8 @@ class Leader:
 
     def _start_replicating(self, server: Server) -> None:
         node = self._node
-        session = Session(server, self._leadership, node.runtime.now(), self._first_of_term)
+        # From the end backwards: a peer that was here before may hold all, and have compacted it.
+        session = Session(server, self._leadership, node.runtime.now(), node.state.log.last.index + 1)
         replicator = Replicator(
             runtime=node.runtime,
             header=node.header,
