@@ -15,7 +15,7 @@ VENV_PY := $(VENV)/bin/python
 VENV_PY_ABS := $(if $(filter /%,$(VENV)),$(VENV_PY),$(CURDIR)/$(VENV_PY))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers proto-check wheel-check simulate-some simulate night mutants format proto bench bench-peers bench-all bench-compare env clean
+.PHONY: help demo test check lint types layers proto-check wheel-check simulate-some simulate night mutants interop format proto bench bench-peers bench-all bench-compare env clean
 .SUFFIXES:
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo 'make simulate     300 seeds of the simulator, or as many as fit into 8 minutes'
 	@echo 'make night        seeds until stopped; goes on where it stopped: simulation-results/'
 	@echo 'make mutants      plant bugs in copies of the library: does the simulator find them? (two hours)'
+	@echo 'make interop      clusters of Python and Go servers, at length; needs Go (five minutes)'
 	@echo 'make format       format the code, and fix what lint can fix'
 	@echo 'make proto        generate the protobuf code again'
 	@echo 'make bench        measure this library, 2 minutes     (ARGS goes to the benchmarks)'
@@ -87,6 +88,10 @@ night: $(STAMP)
 
 mutants: $(STAMP)
 	$(VENV_PY) -m tests.sim.mutants $(ARGS)
+
+# What make test runs of it, and more; fails where there is no Go instead of skipping.
+interop: $(STAMP)
+	INTEROP_AT_LENGTH=1 $(VENV_PY) -m pytest tests/interop $(ARGS)
 
 format: $(STAMP)
 	$(VENV_PY) -m ruff format

@@ -1,6 +1,5 @@
 """Go's FileSnapshotStore and ours read each other's folders."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,29 +8,17 @@ import pytest
 
 from pyraft.configuration import Configuration, Server, Suffrage
 from pyraft.snapshots import FileSnapshotStore
+from tests.interop.markers import built_or_skip
 from tests.snapshots.snaps import TRANSPORT, ids, read
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(600)]
-
-MODULE = Path(__file__).parent / "go" / "goldens"
 
 
 @pytest.fixture(scope="module")
 def go_store(tmp_path_factory):
     """Runs the Go program: go_store("read", directory) returns what it prints."""
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("there is no Go to build the other implementation with")
     program = tmp_path_factory.mktemp("go") / "snapshots"
-    built = subprocess.run(
-        [go, "build", "-o", program, "./snapshots"],
-        cwd=MODULE,
-        env={**os.environ, "GOFLAGS": "-mod=readonly"},
-        capture_output=True,
-        text=True,
-    )
-    if built.returncode:
-        pytest.skip(f"the other implementation cannot be built: {built.stderr[-500:]}")
+    built_or_skip("goldens", "./snapshots", program)
 
     def run(what, directory):
         done = subprocess.run([program, what, directory], capture_output=True, text=True)

@@ -1,0 +1,125 @@
+"""Clusters of Go and Python servers live through what clusters live through."""
+
+import shutil
+
+import pytest
+
+from tests.interop.clusters import Cluster, eventually
+from tests.interop.markers import MARKS, TRANSPORTS, at_length
+from tests.interop.stories import (
+    both_lead,
+    cut_off_follower_disturbs_nobody,
+    follower_is_far_behind,
+    frozen_leader_wakes_up,
+    leader_is_killed,
+    members_change,
+    old_leader_returns,
+    snapshot_contradicts_the_log,
+    snapshot_is_sent,
+)
+
+pytestmark = MARKS
+
+MIXED_FIVE = ("go", "py", "go", "py", "go")
+
+
+@pytest.mark.parametrize(
+    ("transport", "languages"),
+    [
+        ("tcp", ("py", "go", "go")),
+        ("grpc", ("py", "py", "go")),
+        pytest.param("tcp", ("py", "py", "go"), marks=at_length),
+        pytest.param("grpc", ("py", "go", "go"), marks=at_length),
+        pytest.param("tcp", MIXED_FIVE, marks=at_length),
+        pytest.param("grpc", MIXED_FIVE, marks=at_length),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_life_of_a_mixed_cluster(go_server, tmp_path, transport, languages):
+    with Cluster(tmp_path, languages, transport, go_server) as cluster:
+        cluster.start()
+        most = max(("go", "py"), key=languages.count)
+        cluster.bootstrap(cluster.of(most))
+        go, python = cluster.of("go"), cluster.of("py")
+
+        both_lead(cluster)
+        cut_off_follower_disturbs_nobody(cluster, follower=python, leader=go)
+        cut_off_follower_disturbs_nobody(cluster, follower=go, leader=python)
+        for language in ("go", "py"):
+            old_leader_returns(cluster, language)
+            leader_is_killed(cluster, language)
+        members_change(cluster, leader=go, language="py")
+        members_change(cluster, leader=python, language="go")
+        snapshot_is_sent(cluster, leader=go, follower=python)
+        snapshot_is_sent(cluster, leader=python, follower=go)
+
+
+@at_length
+@TRANSPORTS
+def test_many_entries(go_server, tmp_path, transport):
+    with Cluster(tmp_path, ("py", "go", "go", "py"), transport, go_server) as cluster:
+        cluster.start()
+        cluster.bootstrap(cluster.of("go"))
+        go, python = cluster.of("go"), cluster.of("py")
+        other_python = cluster.members["n4"]
+
+        follower_is_far_behind(cluster, leader=go, follower=python, entries=100_000)
+        follower_is_far_behind(cluster, leader=other_python, follower=python, entries=100_000)
+        follower_is_far_behind(cluster, leader=python, follower=go, entries=100_000)
+
+
+@at_length
+@TRANSPORTS
+def test_go_as_it_is_set_by_default(go_server, tmp_path, transport):
+    """Batches of 64, and the rest of a burst only with the next tick; no pipeline; without pre-votes."""
+    for settings in ({"max_append_entries": 64}, {"pipeline": False}, {"pre_vote": False}, {"store": "wal"}):
+        with Cluster(
+            tmp_path / "-".join(settings), ("py", "go", "go"), transport, go_server, **settings
+        ) as cluster:
+            cluster.start()
+            cluster.bootstrap(cluster.of("go"))
+            both_lead(cluster, small=3000)
+            old_leader_returns(cluster, "go")
+            old_leader_returns(cluster, "py")
+            for language in ("go", "py"):
+                frozen_leader_wakes_up(cluster, language)
+
+
+@at_length
+@TRANSPORTS
+@pytest.mark.parametrize("new", ["go", "py"])
+def test_a_snapshot_replaces_what_contradicts_it_in_python(go_server, tmp_path, transport, new):
+    with Cluster(tmp_path, ("py", new, "py"), transport, go_server, trailing_logs=0) as cluster:
+        cluster.start()
+        old = cluster.members["n1"]
+        cluster.bootstrap(old)
+        snapshot_contradicts_the_log(cluster, old, cluster.members["n2"])
+        cluster.converge()
+        assert old.status()["snapshot_index"] > 0
+        assert old.ask("commands", prefix="x-") == []
+
+
+@pytest.mark.parametrize("transport", ["tcp", pytest.param("grpc", marks=at_length)])
+def test_a_go_server_that_cannot_use_its_snapshot_hurts_nobody_else(go_server, tmp_path, transport):
+    """A Go server keeps entries that its snapshot contradicts, and refuses what follows, for ever.
+
+    The others go on.  It must be taken out, emptied and taken in again: what stays in its log
+    could otherwise reach others once it leads.
+    """
+    with Cluster(tmp_path, ("go", "py", "py"), transport, go_server, trailing_logs=0) as cluster:
+        cluster.start()
+        old, leader = cluster.members["n1"], cluster.members["n2"]
+        cluster.bootstrap(old)
+        snapshot_contradicts_the_log(cluster, old, leader)
+        others = [leader, cluster.members["n3"]]
+        cluster.write(100, among=others)
+        eventually(lambda: old.status()["snapshot_index"] > 0, "the snapshot is there")
+        cluster.write(100, among=others)
+
+        cluster.change("remove", old, among=others)
+        cluster.kill(old.id)
+        shutil.rmtree(old.settings["path"])
+        cluster.start(old.id)
+        cluster.change("add_voter", old, among=others)
+        cluster.write(5)
+        cluster.converge()
