@@ -46,6 +46,7 @@ from .arguments import (
     check_rate,
     check_seconds,
 )
+from .end_checks import EndChecks
 from .error_log import ErrorLog
 from .faults import Fault
 from .invariants import Judge, Violation
@@ -540,12 +541,12 @@ class SimCluster:
         for server in self.servers.values():
             if not self._faults_go_on:
                 self._move_back(server)
-            if not server.is_serving and not server.is_frozen and not self.judge.has_left(server):
+            if not server.is_serving and not server.is_frozen and not self.judge.roster.has_left(server):
                 self.revive(server)
 
     def _move_back(self, server: SimServer) -> None:
         """Let a server have the address at which the others look for it."""
-        address = self.judge.sought_at(server.id, server.address)
+        address = self.judge.roster.sought_at(server.id, server.address)
         if address != server.address:
             self.crash(server)
             server.address = address
@@ -569,19 +570,20 @@ class SimCluster:
         """
         check_seconds("liveness", liveness)
         self._check_open()
+        end = EndChecks(self)
         try:
             self.stop_faults()
-            self.judge.check_liveness(liveness)
+            end.check_liveness(liveness)
             if self.clients:
                 self.run(_CALM)
             self.stop_clients()
             self.run_until(lambda: all(task.ended for task in self.askers), liveness)
-            self.judge.check_equal_states(liveness)
-            self.judge.check_reads()
+            end.check_equal_states(liveness)
+            end.check_reads()
             self.judge.timekeeper.check_latency()
             self.judge.futures.check_all()
             self.check_history()
-            self.judge.check_shutdown()
+            end.check_shutdown()
         except BaseException as failure:
             self._explain(failure)
             raise

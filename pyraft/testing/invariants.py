@@ -36,7 +36,8 @@ costs the same however long the run is.
 
 Clients' histories are checked for linearizability besides (linearizability.py); the promises about time
 are in punctuality.py, those about futures in future_watch.py and question_watch.py, those about whom to vote
-for in vote_watch.py, those about members in member_watch.py.
+for in vote_watch.py, those about members in member_watch.py, those about snapshots in log_watch.py; what must
+hold at the end of a run (I14, and I5 and I12 once more) is in end_checks.py.  What the judge knows is in seen.py.
 """
 
 from __future__ import annotations
@@ -47,10 +48,9 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from ..configuration import Configuration
-from ..errors import CorruptStoreError, EnqueueTimeoutError, FSMFailedError, RaftError, StorageError
+from ..errors import CorruptStoreError, EnqueueTimeoutError, FSMFailedError, StorageError
 from ..futures import ApplyFuture
 from ..log import Log, LogType
-from ..logstore.base import StableStore
 from ..messages import (
     AnyRequest,
     AnyResponse,
@@ -66,16 +66,16 @@ from ..messages import (
 from ..raft import Raft
 from ..rules.election import Ballot
 from ..snapshots.base import SnapshotMeta
-from ..state import BALLOT_KEY, NodeState, RaftState, load_ballot
-from .captured import captured_bytes
+from ..state import BALLOT_KEY, NodeState, RaftState
 from .future_watch import FutureWatch
-from .log_watch import DiskLog, SnapshotWatch
+from .log_watch import SnapshotWatch
 from .member_watch import MemberWatch
 from .punctuality import Timekeeper
-from .question_watch import Kind, QuestionWatch
+from .question_watch import QuestionWatch
+from .roster import Roster
 from .scout import Scout
+from .seen import Reign, Seen, ballot_in
 from .sim_disk import StoredSnapshot, Transaction
-from .sim_runtime import ServerDownError
 from .vote_watch import VoteWatch
 
 if TYPE_CHECKING:
@@ -114,68 +114,6 @@ class Violation(AssertionError):
         self.promise = promise
 
 
-class Seen:
-    """What is known of one server, through all its incarnations.
-
-    Attributes:
-        disk: the durable log and snapshot.  Its end identifies all of it, as long as I3 holds.
-        former: those before the disk was replaced.
-        ballot: the durable one.
-        acked: (term, index) up to which it has acknowledged entries.
-        led_in: the latest term in which it led.
-        got_snapshot: a leader's snapshot stands for the beginning of its log.
-        is_damaged: a bit was flipped, and nobody has met it yet.
-        role, goes_by, commit, applied: role, ballot and indexes as the present incarnation publishes
-            them.
-        results: what its FSM answered, by index.
-        stored_unacked: entries are durable that it has not acknowledged yet.
-    """
-
-    def __init__(self) -> None:
-        self.disk = DiskLog()
-        self.former = DiskLog()
-        self.ballot = Ballot()
-        self.acked = (0, 0)
-        self.led_in = 0
-        self.is_damaged = False
-        self.got_snapshot = False
-        self.begin()
-
-    def begin(self) -> None:
-        """A new incarnation: what is not durable begins anew."""
-        self.role = RaftState.FOLLOWER
-        self.goes_by = Ballot()
-        self.commit = 0
-        self.applied = 0
-        self.results: dict[int, Any] = {}
-        self.stored_unacked = False
-        self.wrote_for = 0.0  # seconds that its latest write as a leader took
-
-    def holds(self, index: int, term: int) -> bool:
-        """Whether that entry, and so all before it, is on its disk or was on the one before."""
-        return self.disk.holds(index, term) or self.former.holds(index, term)
-
-    @property
-    def logs(self) -> list[Log]:
-        """The durable log, by index, with what a snapshot covers."""
-        return self.disk.logs
-
-
-class _Reign:
-    """One leadership: who, and the log it began with."""
-
-    __slots__ = ("leader", "term", "terms")
-
-    def __init__(self, leader: str, term: int, logs: list[Log]) -> None:
-        self.leader = leader
-        self.term = term
-        self.terms = [log.term for log in logs]  # of the entries, by index
-
-    def holds(self, index: int, term: int) -> bool:
-        """Whether the leader's log has an entry of ``term`` at ``index``."""
-        return term == self.term or (index < len(self.terms) and self.terms[index] == term)
-
-
 class Judge:
     """Watches a cluster.  A violation stops the simulation.
 
@@ -186,13 +124,14 @@ class Judge:
         scout: counts the situations that were reached.
         futures: of commands, that were given to callers.
         questions: the futures of all else.
+        roster: who counts on which server.
     """
 
     def __init__(self, cluster: SimCluster) -> None:
         self._cluster = cluster
         self._seen: dict[str, Seen] = {}
         self._leaders: dict[int, str] = {}
-        self._reigns: dict[int, _Reign] = {}
+        self._reigns: dict[int, Reign] = {}
         self.last_term = 0
         self._votes: dict[tuple[int, str], dict[str, None]] = {}  # (term, candidate) -> voters
         self._logs: dict[tuple[int, int], tuple[bytes, int]] = {}  # (index, term) -> bytes, term before
@@ -209,6 +148,7 @@ class Judge:
         self._vote_watch = VoteWatch(self._broken)
         self._snapshot_watch = SnapshotWatch(self._broken)
         self._member_watch: MemberWatch | None = None
+        self.roster = Roster(cluster, self._seen, lambda: self._members)
 
     @property
     def coverage(self) -> Coverage:
@@ -234,55 +174,6 @@ class Judge:
         if self._member_watch is None:
             self._member_watch = MemberWatch(self._cluster.configuration, self._broken, self.scout.reached)
         return self._member_watch
-
-    def member_servers(self) -> list[SimServer]:
-        """The servers of the latest committed configuration."""
-        return [server for server in self._cluster.servers.values() if self.members.find(server.id)]
-
-    def is_counted_on(self, id: str) -> bool:
-        """Whether the server is a member by the committed configuration, or by one in anybody's log."""
-        logs = [self._seen[other].disk for other in self._seen]
-        return self.members.find(id) is not None or any(log.members.find(id) is not None for log in logs)
-
-    def sought_at(self, id: str, address: str) -> str:
-        """Where the others look for a server that is at ``address``.
-
-        If they disagree, what counts is where the one looks who can win whatever the others do:
-        of those who have a vote by their own log the one whose log is the latest.
-        """
-        logs = {other: seen.disk for other, seen in self._seen.items() if seen.ballot.newborn is None}
-        voters = [log for other, log in logs.items() if log.members.is_voter(other)]
-        winner = max(voters, key=lambda log: (log.logs[-1].term, len(log.logs)), default=None)
-        configurations = [] if winner is None else [winner.members]
-        configurations.append(self.members)
-        configurations += [log.members for log in logs.values() if log.members_index > self._members.index]
-        found = [configuration.find(id) for configuration in configurations]
-        return next((server.address for server in found if server is not None), address)
-
-    def is_forgotten(self, id: str) -> bool:
-        """Whether everybody who may yet stand for election knows that the server is no member, and nobody is adding it.
-
-        Only then may its disk be replaced: a server that lags would take the votes of the empty
-        disks of all that were removed meanwhile, and a majority of its old configuration knows nothing.
-        And a leader that brings it up to date, to add it, counts it for what it has acknowledged.
-        """
-        if self.members.find(id) is not None:
-            return False
-        if any(id in server.sessions for server in self._cluster.servers.values()):
-            return False
-        logs = {other: self._seen[other].disk for other in self._seen if other != id}
-        return not any(
-            log.members.is_voter(other)
-            and (log.members_index < self._members.index or log.members.find(id) is not None)
-            for other, log in logs.items()
-        )
-
-    def has_left(self, server: SimServer) -> bool:
-        """Whether the server was removed and has shut down, without a failure."""
-        raft = server.raft
-        if raft is None or not server.is_up or raft.state is not RaftState.SHUTDOWN:
-            return False
-        return raft.failure is None and not self.is_counted_on(server.id)
 
     def leader_of(self, term: int) -> str | None:
         """Who led that term, None if nobody did."""
@@ -391,7 +282,7 @@ class Judge:
             self._broken("I4", f"{server.id} leads term {term} without entry {last}, which is committed")
         seen.led_in = term
         self.last_term = max(self.last_term, term)
-        self._reigns[term] = _Reign(server.id, term, seen.logs)
+        self._reigns[term] = Reign(server.id, term, seen.logs)
         self.timekeeper.elected(server.id)
         others = [self.seen(s.id) for s in self._cluster.servers.values() if s is not server and s.is_up]
         self.scout.elected(seen, others, len(self.committed))
@@ -463,7 +354,7 @@ class Judge:
             self._appended(owner, seen, log)
         for key, _ in transaction.values:
             if key == BALLOT_KEY:
-                self._voted(server, seen, load_ballot(_Values(transaction)))
+                self._voted(server, seen, ballot_in(transaction))
         if transaction.logs:
             seen.stored_unacked = True
             everybody = [self.seen(voter.id) for voter in seen.disk.members.voters]
@@ -810,89 +701,6 @@ class Judge:
         violation.__cause__ = failure
         self._cluster.scheduler.fail(violation)
 
-    def check_liveness(self, timeout: float) -> None:
-        """I14: somebody leads and new commands succeed.
-
-        Raises:
-            Violation: not within ``timeout``.
-        """
-        cluster = self._cluster
-        deadline = cluster.now + timeout
-        while cluster.now < deadline:
-            cluster.revive_all()  # a damaged record may be met only now
-            leader = cluster.current_leader()
-            if leader is not None and leader.raft is not None:
-                try:
-                    leader.raft.barrier(1.0).result(2.0)
-                    self.calm_since = cluster.now
-                    return
-                except (RaftError, TimeoutError, ServerDownError):
-                    pass  # a fault that struck before may still crash somebody
-            cluster.run(0.05)
-        raise Violation("I14", f"no new command succeeded within {timeout:g} s after the faults ended")
-
-    def check_equal_states(self, timeout: float) -> None:
-        """I14, I5: every server applies the whole log, and all end in the same state.
-
-        Raises:
-            Violation: they do not.
-        """
-        cluster = self._cluster
-        try:
-            cluster.run_until(self._all_caught_up, timeout)
-        except TimeoutError as error:
-            raise Violation("I14", "not every server caught up after the faults ended") from error
-        states: dict[bytes, str] = {}
-        for server in self.member_servers():
-            if server.fsm is not None:
-                states.setdefault(captured_bytes(server.fsm.snapshot()), server.id)
-        if len(states) > 1:
-            raise Violation("I5", f"the states of {' and '.join(states.values())} differ after the same log")
-
-    def _all_caught_up(self) -> bool:
-        self._cluster.revive_all()
-        leader = self._cluster.current_leader()
-        if leader is None or leader.raft is None:
-            return False
-        last = leader.raft.last_index
-        return all(
-            server.is_serving and server.raft is not None and server.raft.applied_index == last
-            for server in self.member_servers()
-        )
-
-    def check_reads(self) -> None:
-        """I13, I14: every member can read.
-
-        Raises:
-            Violation: it cannot.
-        """
-        for server in self.member_servers():
-            if server.raft is None:
-                continue
-            asked = self.questions.asking(server, Kind.READ)
-            future = server.raft.read_index(_READS_WITHIN)
-            self.questions.asked(asked, future)
-            try:
-                future.result(_READS_WITHIN + 1.0)
-            except (RaftError, TimeoutError, ServerDownError) as error:
-                raise Violation("I14", f"nothing is wrong, and {server.id} cannot read: {error!r}") from error
-
-    def check_shutdown(self) -> None:
-        """I12: every server ends when it is asked to, and leaves no thread and no future.
-
-        Raises:
-            Violation: it does not.
-        """
-        cluster = self._cluster
-        self.timekeeper.check_end_at_work()
-        for server in cluster.servers.values():
-            if server.raft is None or not server.is_up:
-                continue
-            self.check_failure(server)
-            server.raft.shutdown().result(60.0)
-            cluster.run(0.001)  # the network's own threads end by themselves
-            self.check_stopped(server, server.group)
-
     def check_stopped(self, server: SimServer, group: Group) -> None:
         """I12: an incarnation that was shut down has left nothing behind.
 
@@ -914,16 +722,3 @@ class Judge:
             return "threads:\n" + "\n".join(f"{task.name}\n{task.stack()}" for task in tasks)
         pending = self.futures.pending(group) + self.questions.pending(group)
         return f"{pending} futures" if pending else None
-
-
-class _Values(StableStore):
-    """The values that one transaction sets, as a store."""
-
-    def __init__(self, transaction: Transaction) -> None:
-        self._values = dict(transaction.values)
-
-    def get(self, key: bytes) -> bytes | None:
-        return self._values.get(key)
-
-    def set(self, key: bytes, value: bytes) -> None:
-        self._values[key] = value

@@ -128,7 +128,7 @@ class Churn(Askers):
         """Whether nobody counts on what the server held, nor will because of what is on its way."""
         if server.is_frozen or self._asked.get(server.id):
             return False
-        return cluster.judge.is_forgotten(server.id)
+        return cluster.judge.roster.is_forgotten(server.id)
 
     def _add(self, cluster: SimCluster, server: SimServer, rng: random.Random) -> None:
         id, address = server.id, server.address

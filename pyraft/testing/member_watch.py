@@ -11,7 +11,7 @@ from ..log import Log, LogType
 from ..state import RaftState
 
 if TYPE_CHECKING:
-    from .invariants import Seen
+    from .seen import Seen
 
 
 class MemberWatch:

@@ -386,6 +386,6 @@ class Timekeeper:
     def _behind(self, what: str, last: int) -> list[str]:
         return [
             server.id
-            for server in self._cluster.judge.member_servers()
+            for server in self._cluster.judge.roster.member_servers()
             if server.raft is None or getattr(server.raft, what) < last
         ]

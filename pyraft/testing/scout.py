@@ -41,7 +41,7 @@ from .coverage import Coverage
 
 if TYPE_CHECKING:
     from .cluster import SimCluster, SimServer
-    from .invariants import Seen
+    from .seen import Seen
     from .sim_disk import Transaction
 
 _FAR_BEHIND = 100  # entries

@@ -10,7 +10,7 @@ from ..rules.election import Ballot
 
 if TYPE_CHECKING:
     from ..log import Log
-    from .invariants import Seen
+    from .seen import Seen
 
 
 class VoteWatch:

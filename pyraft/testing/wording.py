@@ -19,8 +19,8 @@ from ..messages import (
     RequestVoteRequest,
     RequestVoteResponse,
 )
-from ..state import BALLOT_KEY, load_ballot
-from .invariants import _Values
+from ..state import BALLOT_KEY
+from .seen import ballot_in
 from .sim_disk import Transaction
 
 
@@ -78,7 +78,7 @@ def write_words(transaction: Transaction) -> str:
         words.append(f"store {entry_words(transaction.logs)}")
     for key, _ in transaction.values:
         if key == BALLOT_KEY:
-            ballot = load_ballot(_Values(transaction))
+            ballot = ballot_in(transaction)
             words.append(f"ballot t{ballot.term}" + (f" for {ballot.voted_for}" if ballot.voted_for else ""))
         else:
             words.append(f"set {key.decode(errors='replace')}")

@@ -105,7 +105,7 @@ def test_a_leader_that_is_removed_commits_that_and_shuts_down(start):
     assert old.raft.state is RaftState.SHUTDOWN
     assert old.raft.failure is None
     assert cluster.leader() is not old
-    assert cluster.judge.has_left(old)
+    assert cluster.judge.roster.has_left(old)
     cluster.check()
     assert old.raft.state is RaftState.SHUTDOWN
     assert cluster.judge.coverage["leader removed itself"] == 1
@@ -421,7 +421,7 @@ def test_a_server_whose_answers_were_lost_until_it_had_dropped_its_log_goes_on(s
 def test_a_server_that_a_leader_is_about_to_add_is_not_forgotten(start):
     cluster = start(servers=3, seed=16)
     leader, new = cluster.leader(), cluster.add_server()
-    assert cluster.judge.is_forgotten(new.id)
+    assert cluster.judge.roster.is_forgotten(new.id)
 
     cluster.crash(new)
     cluster.scheduler.spawn(
@@ -429,9 +429,9 @@ def test_a_server_that_a_leader_is_about_to_add_is_not_forgotten(start):
     )
     cluster.run(0.1)
 
-    assert not cluster.judge.is_forgotten(new.id)
+    assert not cluster.judge.roster.is_forgotten(new.id)
     cluster.run_until(lambda: not leader.sessions.get(new.id), 10.0)
-    assert cluster.judge.is_forgotten(new.id)
+    assert cluster.judge.roster.is_forgotten(new.id)
 
 
 def test_users_of_another_state_machine_can_change_members(start):
