@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..configuration import Server
 from ..context import NodeContext
-from ..errors import RaftError, TransportError
+from ..errors import RaftError, UnsupportedProtocolError
 from ..events import (
     BootstrapRequested,
     CampaignRequested,
@@ -140,10 +140,8 @@ class Candidate:
                 got = node.transport.call(voter, request, node.config.election_timeout)
                 if isinstance(got, RequestVoteResponse | RequestPreVoteResponse):
                     response = got
-            except TransportError as error:
+            except RaftError as error:
                 response = _pre_vote_of_an_older_version(request, error)
-            except RaftError:
-                pass
             node.inbox.put(VoteReceived(election, voter.id, response))
 
         node.spawn(f"vote-{voter.id}", ask)
@@ -181,10 +179,12 @@ class Candidate:
         return Next(RoleName.FOLLOWER) if node.state.ballot.term > before else None
 
 
-def _pre_vote_of_an_older_version(
-    request: VoteRequest, error: TransportError
-) -> RequestPreVoteResponse | None:
-    """A server that does not know pre-votes would vote if asked for real: count it as granted."""
-    if isinstance(request, RequestPreVoteRequest) and UNEXPECTED_TEXT in str(error):
+def _pre_vote_of_an_older_version(request: VoteRequest, error: RaftError) -> RequestPreVoteResponse | None:
+    """A server that does not know pre-votes would vote if asked for real: count it as granted.
+
+    Its transport does not know the call either, or it answers as Go does where they are off.
+    """
+    is_unknown = isinstance(error, UnsupportedProtocolError) or UNEXPECTED_TEXT in str(error)
+    if is_unknown and isinstance(request, RequestPreVoteRequest):
         return RequestPreVoteResponse(request.header, request.term, True)
     return None

@@ -719,6 +719,11 @@ class Call:
         """True for those that Go does not know."""
         return self.number > 4
 
+    @property
+    def may_be_unknown(self) -> bool:
+        """True for those on which some Go server hangs up: pre-votes came with Go's 1.7."""
+        return self.number >= 4
+
 
 _VOTE_FIELDS = (b"LastLogIndex", b"LastLogTerm")
 _SNAPSHOT_FIELDS = (

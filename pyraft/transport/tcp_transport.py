@@ -67,6 +67,9 @@ _DRAIN_BYTES = 256 * 1024
 _LAST_WORDS_SECONDS = 5.0
 """How long a sender that was answered early may take to hang up."""
 _FOR_EVER = 1e6
+_HUNG_UP_OFTEN = 2
+_STRANGER_SECONDS = 10.0
+"""So long a server that hung up on calls of pyraft's own, that often in a row, is not asked again."""
 _ACCEPT_AGAIN_SECONDS = 0.05
 _CLOSE_SECONDS = 5.0
 
@@ -129,11 +132,15 @@ class TcpTransport(Transport):
         data = encode_request(request)
         deadline = self._runtime.now() + timeout
         pool = self._pool(peer)
+        if call.is_ours and pool.is_stranger:
+            raise UnsupportedProtocolError(
+                f"{what}: that server does not know this call, as it showed before"
+            )
         try:
             try:
                 response = self._exchange(pool, call, data, deadline)
             except _HungUpError:
-                if not call.is_ours:
+                if not call.may_be_unknown:
                     raise
                 # So a Go server takes a call that it does not know; or it has just ended, or
                 # closed an old connection: then this will be another error, or none.
@@ -141,13 +148,16 @@ class TcpTransport(Transport):
         except TimeoutError as error:
             raise TransportError(f"{what}: no answer within {timeout:g} s") from error
         except _HungUpError as error:
-            if call.is_ours and not self._closed:
+            if call.may_be_unknown and not self._closed:
+                pool.hung_up_on(call)
                 raise UnsupportedProtocolError(f"{what}: that server does not know this call") from error
             raise TransportError(f"{what}: {self._why_closed(str(error))}") from error
         except OSError as error:
             raise TransportError(f"{what}: {self._why_closed(f'it cannot be reached ({error})')}") from error
         except TransportError as error:
             raise TransportError(f"{what}: {self._why_closed(f'the answer is {error}')}") from error
+        if call.is_ours:
+            pool.knows_us()
         if isinstance(response, str):
             raise TransportError(f"{what}: it answered: {response}")
         answer: Response = response
@@ -320,6 +330,23 @@ class _Pool:
         self._closed = False
         self._used: set[Connection] = set()
         self._idle: list[_Client] = []
+        self._hung_up = 0
+        self._stranger_until = 0.0
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether it is no pyraft server, as far as we know, and it is too soon to ask again."""
+        return self._hung_up >= _HUNG_UP_OFTEN and self._runtime.now() < self._stranger_until
+
+    def hung_up_on(self, call: Call) -> None:
+        """The peer does not seem to know ``call``; once may be chance, for it may just have ended."""
+        if call.is_ours:
+            self._hung_up += 1
+            self._stranger_until = self._runtime.now() + _STRANGER_SECONDS
+
+    def knows_us(self) -> None:
+        """It is a pyraft server, or may be another server than before."""
+        self._hung_up = 0
 
     def take(self, deadline: float, anew: bool = False) -> _Client:
         """A connection for one call.
@@ -336,6 +363,7 @@ class _Pool:
             if client.connection.is_quiet:
                 return client
             self.give_back(client, False)
+            self.knows_us()  # perhaps: it closed the connection, as if it had started again
         connection = self.new()
         try:
             self.connect(connection, deadline)

@@ -3,10 +3,11 @@
 import pytest
 
 from pyraft import RaftState
-from pyraft.errors import TransportError
+from pyraft.errors import TransportError, UnsupportedProtocolError
 from pyraft.messages import RequestPreVoteRequest, RequestPreVoteResponse, RequestVoteRequest
 from pyraft.rpc_handlers import on_append_entries, on_request_pre_vote
 from pyraft.rules.election import Ballot, Newborn, would_vote
+from pyraft.transport import InmemTransport
 from tests.logs import end_of
 from tests.nodes import S1_TO_S3, FailingStore, append_request, eventually, pre_vote_request, server, stage
 
@@ -107,6 +108,19 @@ def test_a_voter_that_does_not_know_pre_votes_counts_as_one_that_agrees():
 
             old.answer = answer
 
+        eventually(lambda: s.raft.state is RaftState.LEADER)
+
+
+def test_a_voter_whose_transport_does_not_know_pre_votes_counts_as_one_that_agrees(monkeypatch):
+    call = InmemTransport.call
+
+    def as_of_an_older_version(self, peer, request, timeout):
+        if isinstance(request, RequestPreVoteRequest):
+            raise UnsupportedProtocolError("that server does not know this call")
+        return call(self, peer, request, timeout)
+
+    monkeypatch.setattr(InmemTransport, "call", as_of_an_older_version)
+    with stage(**IMPATIENT) as s:
         eventually(lambda: s.raft.state is RaftState.LEADER)
 
 

@@ -25,6 +25,8 @@ from pyraft.messages import (
     InstallSnapshotRequest,
     InstallSnapshotResponse,
     ReadIndexRequest,
+    ReadIndexResponse,
+    RequestPreVoteRequest,
     RequestVoteRequest,
     RequestVoteResponse,
     RpcHeader,
@@ -37,6 +39,7 @@ from pyraft.transport import tcp_transport as module
 
 HEADER = RpcHeader("a", "10.0.0.1:7000")
 VOTE = RequestVoteRequest(HEADER, 7, 3, 2)
+READ_INDEX = ReadIndexRequest(HEADER)
 GRANTED = RequestVoteResponse(RpcHeader("b", "10.0.0.2:7000"), 7, True)
 ROOT = Path(__file__).parent.parent.parent
 
@@ -383,7 +386,7 @@ def go_server():
             with sock:
                 data = sock.recv(65536)
                 asked.append(data[0])
-                if data[0] <= 4:
+                if data[0] < 4:  # an old one, without pre-votes
                     sock.sendall(wire.encode_answer(wire.call_of(VOTE), GRANTED))
 
     asked = []
@@ -404,6 +407,51 @@ def test_a_go_server_does_not_know_our_calls(make, go_server, request_):
         client.call(peer, request_, 10)
     assert len(asked) == 2
     assert client.call(peer, VOTE, 10) == GRANTED
+
+
+def test_a_go_server_is_not_asked_over_and_over_what_it_does_not_know(make, go_server, monkeypatch):
+    peer, asked = go_server
+    client = make()
+
+    def ask(request_=READ_INDEX):
+        with pytest.raises(UnsupportedProtocolError, match="does not know this call"):
+            client.call(peer, request_, 10)
+        return len(asked)
+
+    assert [ask(), ask(), ask(), ask(StandingRequest(HEADER))] == [2, 4, 4, 4]
+    monkeypatch.setattr(module.ThreadRuntime, "now", lambda _: time.monotonic() + module._STRANGER_SECONDS)
+    assert [ask(), ask()] == [6, 6]
+    client.forget(peer)
+    assert ask() == 8
+
+
+def test_a_server_that_started_again_is_asked_at_once(make):
+    class Knowing(Answering):
+        def receive(self, rpc):
+            is_ours = isinstance(rpc.request, ReadIndexRequest)
+            rpc.respond(ReadIndexResponse(GRANTED.header, 7, 9) if is_ours else answer_to(rpc.request))
+
+    server, client = make(Answering()), make()
+    peer = peer_of(server)
+    assert client.call(peer, VOTE, 10) == GRANTED  # leaves a connection, which ends with the server
+    for _ in range(2):
+        client._pool(peer).hung_up_on(wire.call_of(READ_INDEX))
+    with pytest.raises(UnsupportedProtocolError):
+        client.call(peer, READ_INDEX, 10)
+    server.close()
+
+    with closing(TcpTransport(server.local_address)) as again:
+        again.serve(Knowing())
+        eventually(lambda: not client._pool(peer)._idle[0].connection.is_quiet)
+        assert client.call(peer, VOTE, 10) == GRANTED
+        assert client.call(peer, READ_INDEX, 10).index == 9
+
+
+def test_a_go_server_older_than_pre_votes_does_not_know_them(make, go_server):
+    peer, asked = go_server
+    with pytest.raises(UnsupportedProtocolError, match="does not know this call"):
+        make().call(peer, RequestPreVoteRequest(HEADER, 7, 3, 2), 10)
+    assert asked == [4, 4]
 
 
 def test_a_server_that_has_ended_is_not_taken_for_a_go_server(make):
