@@ -13,8 +13,7 @@ from dataclasses import replace
 from .context import NodeContext
 from .errors import RaftError, StorageError, TransportError
 from .messages import InstallSnapshotRequest, InstallSnapshotResponse
-from .rpc_handlers import check_version
-from .rules.election import LAST_TERM
+from .rpc_handlers import object_to
 from .rules.membership import is_grown_up
 from .snapshots.base import SnapshotMeta, SnapshotSink, SnapshotStore
 from .transport.base import IncomingRpc, SnapshotSource
@@ -55,7 +54,7 @@ def receive_snapshot(
     node: NodeContext, store: SnapshotStore, request: InstallSnapshotRequest, source: SnapshotSource
 ) -> InstallSnapshotResponse | RaftError:
     """Take in a snapshot.  On a thread of the transport; blocks until it is durable here."""
-    verdict = _ask_main(node, request, None)
+    verdict = _object_to(request) or _ask_main(node, request, None)
     if verdict is not None:
         return verdict
     node.log.info(
@@ -71,6 +70,13 @@ def receive_snapshot(
         return error
     verdict = _ask_main(node, request, meta)
     return verdict if verdict is not None else TransportError("the snapshot was not installed")
+
+
+def _object_to(request: InstallSnapshotRequest) -> RaftError | None:
+    refusal = object_to(request)
+    if refusal is None and (not 0 < request.last_log_term <= request.term or request.last_log_index < 1):
+        return TransportError("a snapshot of a term after its sender's own: this request is damaged")
+    return refusal
 
 
 def _ask_main(node: NodeContext, request: InstallSnapshotRequest, stored: SnapshotMeta | None) -> Verdict:
@@ -138,11 +144,9 @@ def answer_snapshot(
     Source: Figure 13, receiver steps 1 and 5 to 8.
     """
     state = node.state
-    refusal = check_version(request.header)
+    refusal = _object_to(request)
     if refusal is not None:
         return refusal
-    if not 0 < request.last_log_term <= request.term <= LAST_TERM or request.last_log_index < 1:
-        return TransportError("a snapshot of a term after its sender's own: this request is damaged")
     if request.term < state.ballot.term:
         return InstallSnapshotResponse(node.header, state.ballot.term, False)
     state.adopt_term(request.term)

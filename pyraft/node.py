@@ -42,7 +42,7 @@ from .roles.base import Next, Role, RoleName
 from .roles.candidate import Candidate
 from .roles.follower import Follower
 from .roles.leader import Leader
-from .rpc_handlers import answer_heartbeat
+from .rpc_handlers import answer_heartbeat, object_to
 from .runtime import Inbox, NotifyChannel, Runtime, Task
 from .snapshots.base import SnapshotStore
 from .snapshotter import Snapshotter
@@ -177,6 +177,10 @@ class Node:
             if response is not None:
                 rpc.respond(response)
                 return
+        refusal = object_to(request)
+        if refusal is not None:
+            rpc.respond(refusal)
+            return
         if not context.has_room_for_rpc(rpc.size_bytes, _WAITING_RPC_BYTES):
             rpc.respond(TransportError(f"{context.id} is busy: too many bytes of requests wait there"))
             return

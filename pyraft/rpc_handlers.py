@@ -17,6 +17,7 @@ from .messages import (
     PROTOCOL_VERSION,
     AppendEntriesRequest,
     AppendEntriesResponse,
+    InstallSnapshotRequest,
     Request,
     RequestPreVoteRequest,
     RequestPreVoteResponse,
@@ -45,6 +46,16 @@ def check_version(header: RpcHeader) -> UnsupportedProtocolError | None:
     return UnsupportedProtocolError(VERSION_TEXT)
 
 
+def object_to(request: Request | InstallSnapshotRequest) -> UnsupportedProtocolError | TransportError | None:
+    """The error to answer what no server may act upon, whatever its role: a leader would step down for it."""
+    refusal = check_version(request.header)
+    if refusal is not None:
+        return refusal
+    if getattr(request, "term", 0) > LAST_TERM:
+        return TransportError("the term is beyond all bounds: this request is damaged")
+    return None
+
+
 def answer_request(
     node: NodeContext, request: Request
 ) -> Response | UnsupportedProtocolError | TransportError:
@@ -53,11 +64,9 @@ def answer_request(
     Raises:
         StorageError: what the answer would promise is not durable, so there is none.
     """
-    refusal = check_version(request.header)
+    refusal = object_to(request)
     if refusal is not None:
         return refusal
-    if getattr(request, "term", 0) > LAST_TERM:
-        return TransportError("the term is beyond all bounds: this request is damaged")
     if isinstance(request, AppendEntriesRequest):
         return on_append_entries(node, request)
     if isinstance(request, RequestVoteRequest):
