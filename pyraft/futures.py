@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, InvalidStateError
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from .errors import WouldDeadlockError
@@ -97,13 +99,7 @@ class RaftFuture(Future[T]):
         if self._state is not _FINISHED:
             loop = asyncio.get_running_loop()
             done = loop.create_future()
-
-            def wake(_: Any) -> None:
-                try:
-                    loop.call_soon_threadsafe(_settle, done)
-                except RuntimeError:
-                    pass  # the loop was closed meanwhile, and whoever waited with it
-
+            wake = partial(_alarm_of(loop).ring, done)
             self._queue("_wakers").append(wake)
             if self._state is _FINISHED:
                 wake(self)
@@ -233,9 +229,47 @@ def _call_all(queue: deque[Callable[[Any], Any]], future: RaftFuture[Any]) -> No
             _log.exception("a future's callback raised; nobody else is affected callback=%r", callback)
 
 
-def _settle(done: asyncio.Future[None]) -> None:
-    if not done.done():  # the wait may have been cancelled
-        done.set_result(None)
+class _Alarm:
+    """Wakes the coroutines of one loop: with one call into it for all that are done by then.
+
+    A call costs a system call and the interpreter's lock, and a batch finishes many futures.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)  # the loop is the key under which this is kept
+        self._done: deque[asyncio.Future[None]] = deque()
+        self._is_coming = False  # a call that will look at everything that is there by then
+
+    def ring(self, done: asyncio.Future[None], _: Any) -> None:
+        """Any thread."""
+        self._done.append(done)  # first: whoever clears the mark looks after that
+        if self._is_coming:
+            return
+        self._is_coming = True
+        loop = self._loop()
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(self._wake_all)
+        except RuntimeError:
+            pass  # the loop was closed meanwhile, and whoever waited with it
+
+    def _wake_all(self) -> None:
+        """In the loop."""
+        self._is_coming = False  # first: what comes from here on calls again
+        for _ in range(len(self._done)):
+            done = self._done.popleft()
+            if not done.done():  # the wait may have been cancelled
+                done.set_result(None)
+
+
+_alarms: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Alarm] = weakref.WeakKeyDictionary()
+
+
+def _alarm_of(loop: asyncio.AbstractEventLoop) -> _Alarm:
+    alarm = _alarms.get(loop)
+    if alarm is None:
+        alarm = _alarms[loop] = _Alarm(loop)
+    return alarm
 
 
 class IndexFuture(RaftFuture[T]):

@@ -4,11 +4,13 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
+from collections import deque
+from contextlib import closing
 
 import pytest
 
 from pyraft.errors import LeadershipLostError, WouldDeadlockError
-from pyraft.futures import ApplyFuture, IndexFuture, RaftFuture, ShutdownFuture
+from pyraft.futures import ApplyFuture, IndexFuture, RaftFuture, ShutdownFuture, _alarm_of
 from pyraft.runtime import ThreadRuntime
 from tests.nodes import PATIENCE, eventually
 from tests.threads import in_thread, on_pyraft_thread
@@ -433,6 +435,59 @@ def test_finishing_does_not_care_whether_the_loop_that_waited_is_closed():
     loop.close()
 
     assert f.try_set_result(1)
+
+
+class CountingLoop(asyncio.SelectorEventLoop):
+    calls = 0
+
+    def call_soon_threadsafe(self, *arguments, **more):
+        self.calls += 1
+        return super().call_soon_threadsafe(*arguments, **more)
+
+
+def test_what_is_done_meanwhile_is_one_call_into_the_loop():
+    futures = [future() for _ in range(100)]
+    loop = CountingLoop()
+
+    async def wait(number):
+        return await futures[number]
+
+    async def main():
+        tasks = [asyncio.create_task(wait(number)) for number in range(100)]
+        await asyncio.sleep(0)
+        loop.calls = 0
+        in_thread(lambda: [f.try_set_result(number) for number, f in enumerate(futures)])()  # blocks the loop
+        return await asyncio.gather(*tasks)
+
+    with closing(loop):
+        assert loop.run_until_complete(main()) == list(range(100))
+    assert loop.calls == 1
+
+
+@pytest.mark.parametrize("moment", ["__len__", "popleft"])
+def test_what_is_done_while_the_loop_looks_is_woken_too(moment):
+    early, late = future(), future()
+
+    class FinishesLate(deque):
+        pass
+
+    def finish_late(queue, *arguments):
+        late.try_set_result("late")
+        return getattr(deque, moment)(queue, *arguments)
+
+    setattr(FinishesLate, moment, finish_late)
+
+    async def wait(f):
+        return await f
+
+    async def main():
+        _alarm_of(asyncio.get_running_loop())._done = FinishesLate()
+        tasks = [asyncio.create_task(wait(f)) for f in (early, late)]
+        await asyncio.sleep(0)
+        finish_later(early, "early")
+        return await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE)
+
+    assert asyncio.run(main()) == ["early", "late"]
 
 
 # -- where waiting can never end --
