@@ -125,9 +125,14 @@ def is_grown_up(newborn: Newborn, commit_index: int, commit_term: int) -> bool:
         commit_index: what a leader has proved to be committed, and is durable here.
         commit_term: the term of the entry at ``commit_index``.
 
-    Either the commit index passed every index it had heard of, or an entry of a term that
-    began after it came is committed here: that term's leader was elected without this
-    server's vote and therefore holds every entry committed before (§5.4.3), and so does this
-    log up to that entry (§5.3, log matching).
+    Either an entry of a term that began after it came is committed here: that term's leader
+    was elected without this server's vote and therefore holds every entry committed before
+    (§5.4.3), and so does this log up to that entry (§5.3, log matching).  Or one of the term in
+    which it came is, and the commit index passed every index it had heard of: that term's leader
+    may count what was acknowledged to it in the former life, beyond entries of older terms whose
+    end the others may have at the same index.  Such an entry always comes: no leader of an older
+    term is listened to.
     """
-    return commit_index >= newborn.target or commit_term > newborn.term
+    if commit_term == newborn.term:
+        return commit_index >= newborn.target
+    return commit_term > newborn.term

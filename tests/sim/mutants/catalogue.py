@@ -243,8 +243,8 @@ _ELECTIONS = [
     Mutant(
         "newborn-grows-up-too-early",
         "rules/membership.py",
-        "    return commit_index >= newborn.target or commit_term > newborn.term",
-        "    return commit_index > 0",
+        "    if commit_term == newborn.term:\n        return commit_index >= newborn.target\n",
+        "    return commit_index > 0\n",
         "ARCHITECTURE, decision 15: it votes once it holds what it may have acknowledged before",
     ),
     Mutant(
