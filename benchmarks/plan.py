@@ -116,7 +116,7 @@ def ours() -> list[Group]:
     load = [work for work in LOAD if work.name not in ("clients-1024", "clients-4096", "tasks-256")]
     return [
         Group("idle", [OURS_TCP, OURS_GRPC], 1, kind="idle", options={"seconds": 8}),
-        Group("load", OURS, 3, [*load, *BUSY], seconds=0.6, warm_up=0.2),
+        Group("load", [OURS_TCP, OURS_GRPC], 3, [*load, *BUSY], seconds=0.5, warm_up=0.2),
         Group("length", [OURS_TCP], 1, kind="length", seconds=1.0, options={"lengths": [10_000, 300_000]}),
     ]
 

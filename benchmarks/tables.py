@@ -22,6 +22,7 @@ _COSTS = {
     "leader_rss_anon_mib": "leader's anonymous memory, MiB",
     "follower_rss_anon_mib": "a follower's anonymous memory, MiB",
 }
+_PLAIN = ("p50_us", "per_second", "seconds", "core_percent", "leader_grew_mib", *list(_COSTS)[-2:])
 
 Values = dict[tuple[str, str, str, str], dict[int, float]]
 """By group, work, subject and figure: the value of each round."""
@@ -110,11 +111,11 @@ def cost_tables(group: Group, values: Values) -> list[str]:
 
 
 def plain_tables(group: Group, values: Values) -> list[str]:
-    """A row for every work and figure that any subject has."""
+    """A row for every work and each of its figures that says something new."""
     lines = []
     names = dict.fromkeys((work, figure) for name, work, _, figure in values if name == group.name)
     for work, figure in names:
-        if figure in ("submitted", "p99_us", "p999_us"):
+        if figure not in _PLAIN or (figure == "per_second" and (work, "p50_us") in names):
             continue
         cells = [_figure(values, group, work, subject, figure) for subject in group.subjects]
         lines.append([f"{work}, {figure.replace('_', ' ')}", *cells])
