@@ -192,7 +192,7 @@ def _restart_follower(cluster: Cluster, follower: Server | None = None) -> float
 
 
 def catch_up(group: Group, subject: Subject, round: int, folder: Path) -> Figures:
-    """Seconds that a follower takes for what it missed, and what its absence cost the leader."""
+    """Seconds from a follower's start until it has what it missed, and what its absence cost the leader."""
     count = group.options["count"]
     with Cluster(subject, folder, group.servers, group.config) as cluster:
         leader = cluster.leader()
@@ -203,9 +203,9 @@ def catch_up(group: Group, subject: Subject, round: int, folder: Path) -> Figure
         _fill(cluster, leader, count)
         index = leader.ask("last_index")
         after = process_figures(leader.process.pid)
+        began = time.monotonic()
         follower.start()
         follower.wait_ready()
-        began = time.monotonic()
         follower.ask("applied", 3600, index=index, seconds=3590)
         took = time.monotonic() - began
         cluster.check_equal(seconds=600)
