@@ -18,7 +18,7 @@ from .state import is_empty
 from .transport.base import Transport
 
 if TYPE_CHECKING:
-    from .transport.grpc_transport import Tls
+    from .transport.tls import Tls
 
 
 @dataclass(frozen=True, slots=True)

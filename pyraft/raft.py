@@ -51,7 +51,7 @@ from .status import PeerState, PeerStatus, Status
 from .transport.base import Transport
 
 if TYPE_CHECKING:
-    from .transport.grpc_transport import Tls
+    from .transport.tls import Tls
 
 
 _LARGEST_RESTORED_INDEX = 1 << 62

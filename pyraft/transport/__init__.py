@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from .base import Transport
 
 if TYPE_CHECKING:
-    from .grpc_transport import GrpcTransport, Tls
+    from .grpc_transport import GrpcTransport
     from .inmem import InmemNetwork, InmemTransport
     from .tcp_transport import TcpTransport
+    from .tls import Tls
 
 __all__ = ["GrpcTransport", "InmemNetwork", "InmemTransport", "TcpTransport", "Tls", "Transport"]
 
@@ -18,7 +19,7 @@ _HOMES = {
     "InmemNetwork": "inmem",
     "InmemTransport": "inmem",
     "TcpTransport": "tcp_transport",
-    "Tls": "grpc_transport",
+    "Tls": "tls",
 }
 
 

@@ -20,7 +20,6 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, BinaryIO
@@ -43,6 +42,7 @@ from .admin import SERVICE, AdminService
 from .admission import Admission
 from .base import AppendPipeline, IncomingRpc, RpcHandler, Transport
 from .snapshot_stream import CHUNKS_AHEAD, SnapshotReceiver, SnapshotSender
+from .tls import Tls
 from .wire import (
     INSTALL_SNAPSHOT,
     METHODS,
@@ -74,30 +74,6 @@ _DRAIN_BYTES = 1024 * 1024
 _CLOSE_SECONDS = 5.0
 _TAKES_EARLY_ANSWER = ("pyraft-takes-early-answer", "1")
 """Metadata of a sender that hears an answer before its last byte.  Go's does not, until it has sent all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """Mutual TLS: both sides show a certificate, and both must be signed by ``ca``.
-
-    Any certificate that ``ca`` signed is let in, so give the cluster an authority of its own.
-    The certificate must name the host under which other servers reach this one.
-    """
-
-    certificate: bytes
-    """PEM; intermediate certificates may follow."""
-    private_key: bytes = field(repr=False)
-    """PEM."""
-    ca: bytes
-    """PEM."""
-
-    def __post_init__(self) -> None:
-        for name in ("certificate", "private_key", "ca"):
-            value = getattr(self, name)
-            if not isinstance(value, bytes) or b"-----BEGIN" not in value:
-                raise ConfigError(
-                    f"tls: {name} is not PEM: pass the bytes of a file that contains a line '-----BEGIN ...'"
-                )
 
 
 class GrpcTransport(Transport):

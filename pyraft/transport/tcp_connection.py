@@ -83,6 +83,9 @@ class Connection:
             return
         raise failure
 
+    def handshake(self, deadline: float) -> None:
+        """Do what must be done before the first byte: nothing here.  By the thread that receives."""
+
     def _prepare(self, sock: socket.socket) -> None:
         # Timeouts of the operating system's: Python's would cost a poll for each call.
         sock.settimeout(None)

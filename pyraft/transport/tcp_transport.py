@@ -53,6 +53,8 @@ from .msgpack_wire import (
 )
 from .snapshot_stream import CHUNKS_AHEAD, PATIENCE_SECONDS, SnapshotSender
 from .tcp_connection import Connection, listen
+from .tls import Tls, contexts
+from .tls_connection import TlsConnection
 from .workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -75,30 +77,38 @@ _CLOSE_SECONDS = 5.0
 
 
 class TcpTransport(Transport):
-    """Serves and calls other servers over TCP, in plain text."""
+    """Serves and calls other servers over TCP."""
 
     def __init__(
-        self, bind: str, advertise: str | None = None, *, max_pool: int = 3, timeout: float = 10.0
+        self,
+        bind: str,
+        advertise: str | None = None,
+        tls: Tls | None = None,
+        *,
+        max_pool: int = 3,
+        timeout: float = 10.0,
     ) -> None:
         """Take the address ``bind``; requests are accepted from ``serve`` on.
 
         Args:
             bind: ``host:port``; port 0 = any free one.
             advertise: under which address others reach this server, if not ``bind``.
+            tls: None = plain text.  For a Go server it is a StreamLayer of crypto/tls.
             max_pool: so many idle connections are kept for each peer.
             timeout: seconds after which a connection is given up: one on which half a message
                 has come, one that takes no bytes, a pipeline whose next answer does not come.
 
         Raises:
             TransportError: the address cannot be bound.
-            ConfigError: ``bind`` or ``advertise`` is no address that others could use, or a
-                number makes no sense.
+            ConfigError: ``bind`` or ``advertise`` is no address that others could use, a number
+                makes no sense, or ``tls`` cannot be used.
         """
         advertised = check_advertised(bind, advertise)
         if type(max_pool) is not int or max_pool < 0:
             raise ConfigError(f"max_pool={max_pool!r}: use a number of connections, 0 or more")
         if type(timeout) not in (int, float) or not 0 < timeout < _FOR_EVER:
             raise ConfigError(f"timeout={timeout!r}: use a number of seconds above 0")
+        self._contexts = None if tls is None else contexts(tls)
         self._max_pool = max_pool
         self._timeout = float(timeout)
         self._runtime: Runtime = ThreadRuntime()
@@ -236,6 +246,20 @@ class TcpTransport(Transport):
                     socket.create_connection(self._listener.getsockname()[:2], 1.0).close()
             self._accepting.join(_CLOSE_SECONDS)
         self._listener.close()
+
+    def _connection(self, sock: socket.socket | None = None, peer_host: str = "") -> Connection:
+        """One that was accepted, or one to be made with the server on ``peer_host``.
+
+        Raises:
+            OSError: it is gone already; or no certificate could be for that host.
+        """
+        if self._contexts is None:
+            return Connection(self._runtime, self._workers.submit, self._timeout, sock)
+        context = self._contexts[1 if sock is None else 0]
+        try:
+            return TlsConnection(self._runtime, self._workers.submit, self._timeout, context, peer_host, sock)
+        except ValueError as error:
+            raise OSError(f"{peer_host!r} is no host for a certificate: {error}") from error
 
     def _pool(self, peer: Server) -> _Pool:
         pool = self._pools.get(peer.address)
@@ -385,7 +409,8 @@ class _Pool:
     def new(self) -> Connection:
         """A connection that is not made yet, and that ``close`` breaks."""
         transport = self._transport
-        connection = Connection(self._runtime, transport._workers.submit, transport._timeout)
+        host = self._address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+        connection = transport._connection(peer_host=host)
         with self._lock:
             if self._closed:
                 raise ConnectionAbortedError("its connections were closed meanwhile")
@@ -394,6 +419,7 @@ class _Pool:
 
     def connect(self, connection: Connection, deadline: float) -> None:
         connection.connect(self._resolve(deadline), deadline)
+        connection.handshake(deadline)
 
     def drop(self, connection: Connection) -> None:
         with self._lock:
@@ -614,7 +640,7 @@ class _Inbound:
 
     def __init__(self, transport: TcpTransport, sock: socket.socket, name: str) -> None:
         self.name = name
-        self.connection = Connection(transport._runtime, transport._workers.submit, transport._timeout, sock)
+        self.connection = transport._connection(sock)
         self._transport = transport
         self._reader = MessageReader(self._fill)
         self._lock = transport._runtime.lock()
@@ -626,6 +652,8 @@ class _Inbound:
     def run(self) -> None:
         """Serve it until it ends.  On a thread of its own."""
         try:
+            if not self._is_welcome():
+                return
             while self._reader.begin():
                 call, fields = read_request(self._reader)
                 self._transport._inbound.name(self, self.name)
@@ -646,6 +674,16 @@ class _Inbound:
             self.end()
             self.connection.close()
             self._transport._inbound.drop(self)
+
+    def _is_welcome(self) -> bool:
+        """Whether it has shown a certificate, where one is wanted."""
+        try:
+            self.connection.handshake(self._transport._runtime.now() + self._transport._timeout)
+        except OSError as error:
+            if not self._ended:
+                _log.warning("refused a connection from=%s: %s", self.name, error)
+            return False
+        return True
 
     def end(self) -> None:
         self._ended = True

@@ -33,7 +33,7 @@ from pyraft.messages import (
     StandingRequest,
 )
 from pyraft.testing import check_transport
-from pyraft.transport import TcpTransport
+from pyraft.transport import TcpTransport, Tls
 from pyraft.transport import msgpack_wire as wire
 from pyraft.transport import tcp_transport as module
 
@@ -525,7 +525,7 @@ def test_an_idle_pipeline_stays(make, silences):
 CHILD = """
 import sys
 sys.path.insert(0, {root!r})
-from pyraft.transport import TcpTransport
+from pyraft.transport import TcpTransport, Tls
 from tests.transport.test_tcp_transport import *
 transport = TcpTransport("127.0.0.1:0")
 handler = Answering()
@@ -641,3 +641,103 @@ def test_a_sender_that_falls_silent_is_given_up(make, monkeypatch):
         go.sendall(wire.encode_install_snapshot(snapshot(100)) + b"x")
         assert rest_of(go) == b""
     eventually(lambda: not len(server._snapshots))
+
+
+# ── TLS ──
+
+
+def test_it_keeps_every_promise_over_tls(authority):
+    tls = authority("promises")
+    check_transport(lambda: (TcpTransport("127.0.0.1:0", tls=tls), TcpTransport("127.0.0.1:0", tls=tls)))
+
+
+def test_mutual_tls(make, authority, caplog):
+    ours, foreign = authority("ours"), authority("foreign")
+    server = make(Answering(), tls=ours)
+    peer = peer_of(server)
+    assert make(tls=ours).call(peer, VOTE, 10) == GRANTED
+    for stranger in (None, foreign, Tls(foreign.certificate, foreign.private_key, ours.ca)):
+        refused = make(tls=stranger)
+        with pytest.raises(TransportError):
+            refused.call(peer, VOTE, 10)
+        errors = SimpleQueue()
+        with suppress(TransportError):
+            pipeline = refused.pipeline(peer, lambda _: None, errors.put)
+            pipeline.send(append(1))
+        assert isinstance(errors.get(timeout=10), TransportError)
+        with pytest.raises(TransportError):
+            refused.install_snapshot(peer, snapshot(9), io.BytesIO(bytes(9)), 10, lambda: False)
+    assert caplog.text.count("refused a connection from=") >= 3
+    assert make(tls=ours).call(peer, VOTE, 10) == GRANTED
+    eventually(lambda: len(server._inbound) <= 2)
+
+
+def test_a_certificate_must_be_for_the_host_that_is_called(make, authority):
+    ours = authority("ours")
+    server, client = make(Answering(), tls=ours), make(tls=ours)
+    port = server.local_address.rpartition(":")[2]
+
+    assert client.call(Server("b", f"localhost:{port}"), VOTE, 10) == GRANTED
+    with pytest.raises(TransportError, match="127.0.0.2"):
+        client.call(Server("b", f"127.0.0.2:{port}"), VOTE, 10)
+    for address in ("nonsense", ":7", f"{'x' * 70}.test:{port}"):
+        with pytest.raises(TransportError):
+            client.call(Server("b", address), VOTE, 10)
+
+
+def test_what_is_sent_is_not_readable(make, authority):
+    ours = authority("ours")
+    relayed = SimpleQueue()
+    server, client = make(Answering(), tls=ours), make(tls=ours)
+    secret = b"the secret of the house"
+
+    def relay():
+        from_client, _ = listener.accept()
+        with from_client, connect(server) as to_server:
+            answering = threading.Thread(target=copy, args=(to_server, from_client), daemon=True)
+            answering.start()
+            copy(from_client, to_server)
+            answering.join(10)
+
+    def copy(source, sink):
+        with suppress(OSError):
+            while data := source.recv(65536):
+                relayed.put(data)
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=relay, daemon=True)
+        thread.start()
+        peer = Server("b", f"127.0.0.1:{listener.getsockname()[1]}")
+        entries = (Log(2, 7, LogType.COMMAND, secret),)
+        assert client.call(peer, AppendEntriesRequest(HEADER, 7, 1, 7, entries, 0), 10).success
+        client.forget(peer)
+        thread.join(10)
+    seen = b"".join(relayed.get() for _ in range(relayed.qsize()))
+    assert len(seen) > 1000 and secret not in seen and b"LastLog" not in seen
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\x00" * 50, b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + bytes(70_000)]
+)
+def test_what_is_no_tls_is_refused_with_a_line_in_the_log(make, authority, caplog, garbage):
+    ours = authority("ours")
+    server = make(Answering(), tls=ours, timeout=1.0)
+    with connect(server) as stranger:
+        with suppress(OSError):
+            stranger.sendall(garbage)
+        rest_of(stranger)
+    eventually(lambda: not len(server._inbound))
+    assert "refused a connection from=" in caplog.text
+
+
+def test_tls_material_that_cannot_work_is_refused(authority):
+    ours, foreign = authority("mine"), authority("yours")
+    for tls in (
+        Tls(ours.certificate, foreign.private_key, ours.ca),
+        Tls(ours.certificate, ours.private_key, b"-----BEGIN NOTHING-----"),
+        Tls(ours.certificate, b"-----BEGIN \xff", ours.ca),
+    ):
+        with pytest.raises(ConfigError, match="do not belong together"):
+            TcpTransport("127.0.0.1:0", tls=tls)
