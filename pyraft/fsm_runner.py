@@ -103,6 +103,7 @@ class FsmRunner:
         applied: wakes whoever waits for that to grow.
         metrics: the server's, which begin with the FSM's.
         calling: what the user's code is busy with, for error messages; None in between.
+        ask_again: takes the futures of reads whose index was overtaken by a restore; never blocks.
     """
 
     def __init__(
@@ -128,6 +129,8 @@ class FsmRunner:
         self._configuration, self._configuration_index = Configuration(), 0  # as of the applied index
         if restored is not None:
             self._stands_at(restored)
+        self._restored_at = self.applied_index  # where the latest restore took the FSM
+        self.ask_again: Callable[[Sequence[RaftFuture[int]]], None] = lambda futures: None
         self.applied = Waiters(runtime)
         self.metrics = Metrics()
         self._runtime = runtime
@@ -239,6 +242,11 @@ class FsmRunner:
         """Finish the reads whose index is applied."""
         waiting, self._reads = self._reads, []
         for read in waiting:
+            if read.target < self._restored_at:
+                # The state is further than the index was when it was confirmed, and if the snapshot is
+                # from outside nobody may have seen it yet: the leader tells when it is committed.
+                self.ask_again(read.futures)
+                continue
             if read.target > self.applied_index:
                 self._reads.append(read)
                 continue
@@ -461,6 +469,7 @@ class FsmRunner:
             with event.open() as source:
                 self._fsm.restore(source)
             self._stands_at(meta)
+            self._restored_at = meta.index
             self._tell_configuration()
         except NodeFailedError:
             raise

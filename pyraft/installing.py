@@ -13,8 +13,9 @@ from dataclasses import replace
 from .context import NodeContext
 from .errors import RaftError, StorageError, TransportError
 from .messages import InstallSnapshotRequest, InstallSnapshotResponse
-from .rpc_handlers import object_to
+from .rpc_handlers import object_to, stranded
 from .rules.membership import is_grown_up
+from .rules.replication import went_another_way
 from .snapshots.base import SnapshotMeta, SnapshotSink, SnapshotStore
 from .transport.base import IncomingRpc, SnapshotSource
 
@@ -140,6 +141,7 @@ def answer_snapshot(
 
     Raises:
         StorageError: the old log could not be dropped; this server must stop.
+        CorruptStoreError: this server stands on a snapshot that its leader has not got.
 
     Source: Figure 13, receiver steps 1 and 5 to 8.
     """
@@ -156,6 +158,8 @@ def answer_snapshot(
         if stored is None:
             return None
         _install(node, stored)
+    elif went_another_way(state.log.snapshot, request.last_log_index, request.last_log_term):
+        raise stranded(state, request.header)
     return InstallSnapshotResponse(node.header, state.ballot.term, True)
 
 

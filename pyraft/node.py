@@ -95,9 +95,9 @@ class Node:
         channel = NotifyChannel(self._inbox, ProposalsWaiting())
         proposals = ProposalQueue(runtime, channel, config.max_proposals, config.max_proposal_bytes)
         refuse_used(log_store, stable_store)
-        restored = restore_newest(snapshot_store, fsm, config.local_id)
+        restored = restore_newest(snapshot_store, fsm, config.local_id, log_store)
         state = NodeState(config.local_id, log_store, stable_store, restored)
-        check_reaches(snapshot_store, state.log.last.index)
+        check_reaches(snapshot_store, state.log.last.index, log_store)
         notifier = Notifier(runtime, config.local_id)
         self.context = NodeContext(
             config=config,
@@ -121,6 +121,7 @@ class Node:
         if config.restore_committed_logs:
             self._restore_committed()
         self.reader = Reader(self.context)
+        self.context.fsm.ask_again = self.reader.ask_again
         self.snapshotter = self.context.snapshots = Snapshotter(self.context, snapshot_store)
         self._stores = (log_store, stable_store)
         self._mark_stores(config.local_id)

@@ -9,6 +9,7 @@ Source: dissertation §6.4.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import Any, NamedTuple
 
@@ -39,6 +40,10 @@ class _Answer(NamedTuple):
     result: int | RaftError
 
 
+class _Again(NamedTuple):
+    futures: Sequence[RaftFuture[int]]
+
+
 class _Stop:
     pass
 
@@ -58,6 +63,10 @@ class Reader:
     def ask(self, future: RaftFuture[int], deadline: float | None) -> None:
         """Finish ``future`` with a read index once the FSM has applied it."""
         self._inbox.put(_Read(future, inf if deadline is None else deadline))
+
+    def ask_again(self, futures: Sequence[RaftFuture[int]]) -> None:
+        """Get another read index for ``futures``: what they had is of no use."""
+        self._inbox.put(_Again(futures))
 
     def stop(self) -> None:
         """Let the thread end; what waits is failed."""
@@ -95,9 +104,18 @@ class Reader:
             if isinstance(event, _Stop):
                 self._stopping = True
                 return None
-            self._waiting.append(event)
+            if isinstance(event, _Again):
+                self._waiting += self._reads_of(event.futures)
+            else:
+                self._waiting.append(event)
             event = self._inbox.take(now)  # all that is there, and then on
         return None
+
+    def _reads_of(self, futures: Sequence[RaftFuture[int]]) -> list[_Read]:
+        """The reads of ``futures``, which were confirmed before."""
+        deadlines = {id(read.future): read.deadline for read in self._confirmed}
+        self._confirmed = [read for read in self._confirmed if read.future not in futures]
+        return [_Read(future, deadlines.get(id(future), inf)) for future in futures if not future.done()]
 
     def _round(self) -> None:
         """One question to the leader for all that wait; they go on waiting if it fails."""
@@ -131,6 +149,12 @@ class Reader:
         answer = node.transport.call(Server(*leader), ReadIndexRequest(node.header), max(patience, 0.001))
         if not isinstance(answer, ReadIndexResponse):
             return ReadTimeoutError("the leader answered something else")
+        snapshot = node.state.log.snapshot
+        if answer.index <= snapshot.index and answer.term > snapshot.term:
+            # A leader reads behind an entry of its own term. If our snapshot goes further, it went on without that one.
+            return ReadTimeoutError(
+                "this server stands on a snapshot from outside that the leader has not got"
+            )
         return answer.index
 
     def _ask_main(self, patience: float) -> int | RaftError:
@@ -156,3 +180,5 @@ class Reader:
     def _dispose(self, event: Any) -> None:
         if isinstance(event, _Read):
             self._node.notifier.fail([event.future], RaftShutdownError)
+        elif isinstance(event, _Again):
+            self._node.notifier.fail(event.futures, RaftShutdownError)

@@ -491,6 +491,8 @@ class Replicator:
             self._failures = 0 if response.no_retry_backoff and not is_useless else self._failures + 1
             self._rejections += 1
             self._next = self._next_to_try(request, response)
+            if self._next == request.prev_log_entry + 1:
+                self._failures += 1  # there is nowhere else to try: do not ask the same at full speed
             oldest = self._entries.oldest_known()
             if self._next <= oldest < request.prev_log_entry:
                 self._next = oldest + 1  # before a snapshot goes out: perhaps the logs meet here
@@ -504,11 +506,10 @@ class Replicator:
     def _next_to_try(self, request: AppendEntriesRequest, response: AppendEntriesResponse) -> int:
         refused = request.prev_log_entry + 1
         log = self._entries
-        if (
-            request.prev_log_entry < response.hint_index
-            and log.term_at(response.hint_index) == response.hint_term
-        ):
-            return response.hint_index + 1  # where the peer's snapshot ends, which is ahead of what we asked
+        if request.prev_log_entry < response.hint_index and log.term_at(response.hint_index) is not None:
+            # Where the peer's snapshot ends, which is ahead of what we asked. If the logs differ even
+            # there, it is for the peer to say so.
+            return response.hint_index + 1
         hint = min(response.hint_index, request.prev_log_entry - 1)
         if hint <= log.oldest_known():
             return next_index_after_rejection(refused, response.last_log, self._rejections)

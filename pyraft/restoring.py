@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import logging
 
-from .errors import CorruptStoreError, RaftError, StorageError
+from .errors import CorruptStoreError, LogNotFoundError, NodeFailedError, RaftError, StorageError
 from .fsm import FSM, ConfigurationStore
 from .fsm_runner import restore_failure
+from .logstore.base import LogStore
 from .snapshots.base import SnapshotMeta, SnapshotStore
 
 _log = logging.getLogger(__name__)
 
 
-def restore_newest(store: SnapshotStore, fsm: FSM, server_id: str) -> SnapshotMeta | None:
+def restore_newest(
+    store: SnapshotStore, fsm: FSM, server_id: str, log_store: LogStore
+) -> SnapshotMeta | None:
     """Restore ``fsm`` from the newest snapshot that works; return its description, None without any.
 
-    One that is damaged, or that the FSM refuses, is passed over, loudly; whether the log
-    goes on from the one before, and reaches beyond, is checked later (NodeLog, check_reaches).
+    One that the log shows to be overtaken is left out.  One that is damaged, or that the FSM
+    refuses, is passed over, loudly; whether the log goes on from the one before, and reaches
+    beyond, is checked later (NodeLog, check_reaches).
 
     Raises:
         StorageError: there are snapshots, and none works; or the store cannot list them.
@@ -32,6 +36,11 @@ def restore_newest(store: SnapshotStore, fsm: FSM, server_id: str) -> SnapshotMe
         raise StorageError(f"the snapshot store cannot list its snapshots: {error!r}") from error
     reasons = []
     for meta in metas:
+        if _is_overtaken(meta, log_store):
+            _log.warning(
+                "snapshot=%s is left out: the cluster went on without it [id=%s]", meta.id, server_id
+            )
+            continue
         try:
             _restore(store, fsm, meta)
         except RaftError as error:
@@ -48,7 +57,7 @@ def restore_newest(store: SnapshotStore, fsm: FSM, server_id: str) -> SnapshotMe
     return None
 
 
-def check_reaches(store: SnapshotStore, last_index: int) -> None:
+def check_reaches(store: SnapshotStore, last_index: int, log_store: LogStore) -> None:
     """Refuse a log that ends before a snapshot which is there and could not be restored.
 
     An older one would take this server back behind what it has promised.
@@ -57,12 +66,32 @@ def check_reaches(store: SnapshotStore, last_index: int) -> None:
         CorruptStoreError: the state behind the older snapshot is lost.
     """
     for meta in store.list():
-        if meta.index > last_index:
+        if meta.index > last_index and not _is_overtaken(meta, log_store):
             raise CorruptStoreError(
                 f"snapshot {meta.id} (entry {meta.index}) cannot be restored, and snapshot and log together end at "
                 f"entry {last_index}: the state between is lost. Bring the snapshot back from a backup, or remove "
                 f"this server from the cluster, clear its directory and add it anew"
             )
+
+
+def _is_overtaken(meta: SnapshotMeta, log_store: LogStore) -> bool:
+    """Whether our log has gone on without that snapshot.
+
+    It was from outside (Raft.restore), and durable here only after this server had begun to follow
+    another leader, so it was refused.  If it had been committed, every entry of a later term would
+    stand behind it (§5.4.3).
+    """
+    try:
+        first, last = log_store.first_index(), log_store.last_index()
+        if not last or log_store.get_log(last).term <= meta.term:
+            return False
+        return last < meta.index or (first <= meta.index and log_store.get_log(meta.index).term != meta.term)
+    except LogNotFoundError:
+        return False
+    except NodeFailedError:
+        raise
+    except Exception as error:
+        raise StorageError(f"the log store could not be read: {error!r}") from error
 
 
 def _restore(store: SnapshotStore, fsm: FSM, meta: SnapshotMeta) -> None:

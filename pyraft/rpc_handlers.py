@@ -31,7 +31,7 @@ from .messages import (
 from .rules.commitment import follower_commit_index
 from .rules.election import LAST_TERM, LogPosition, decide_vote, grants, may_be_heard, would_vote
 from .rules.membership import is_grown_up
-from .rules.replication import agreement_bound, count_already_stored, is_contiguous
+from .rules.replication import agreement_bound, count_already_stored, is_contiguous, went_another_way
 from .state import NodeState, RaftState
 
 # Texts that Go servers know.
@@ -102,6 +102,8 @@ def on_append_entries(
     if not is_contiguous(request.prev_log_entry, request.prev_log_term, request.entries, request.term):
         return TransportError("the entries do not follow each other: this request is damaged")
 
+    if not request.is_heartbeat:
+        _check_snapshot_is_theirs(state, request)
     if not _holds_prev(state, request):  # step 2
         return _refuse_prev(node, request)
 
@@ -205,6 +207,28 @@ def _append_reply(
     )
 
 
+def _check_snapshot_is_theirs(state: NodeState, request: AppendEntriesRequest) -> None:
+    """Raise CorruptStoreError if the leader's log shows that it went on without our snapshot."""
+    snapshot, prev, entries = state.log.snapshot, request.prev_log_entry, request.entries
+    if prev > snapshot.index:
+        return
+    covered = min(len(entries), snapshot.index - prev)
+    term = entries[covered - 1].term if covered else request.prev_log_term
+    if went_another_way(snapshot, prev + covered, term):
+        raise stranded(state, request.header)
+
+
+def stranded(state: NodeState, leader: RpcHeader) -> CorruptStoreError:
+    """The error of a server that stands on a snapshot which its leader has not got."""
+    snapshot = state.log.snapshot
+    return CorruptStoreError(
+        f"{state.server_id} stands on a snapshot of entry {snapshot.index} (term {snapshot.term}), and the log of its "
+        f"leader {leader.id} went another way. That happens when a snapshot from outside is restored and the leader "
+        f"is lost before a majority has it: then wipe this server's directory and let it rejoin as a new member. "
+        f"If nobody restored one, keep both servers' data directories and report a bug: Raft forbids this (§5.4)"
+    )
+
+
 def _holds_prev(state: NodeState, request: AppendEntriesRequest) -> bool:
     log, prev = state.log, request.prev_log_entry
     if request.is_heartbeat:
@@ -220,7 +244,7 @@ def _refuse_prev(node: NodeContext, request: AppendEntriesRequest) -> AppendEntr
     """Say that our logs differ before the entries, and where to look for agreement."""
     log = node.state.log
     reply = _append_reply(node, success=False, no_retry_backoff=True)
-    if request.prev_log_entry < log.oldest_known():  # nothing to compare with before our snapshot's end
+    if request.prev_log_entry < log.snapshot.index:  # nothing to compare with before our snapshot's end
         return replace(reply, hint_index=log.snapshot.index, hint_term=log.snapshot.term)
     upto = min(request.prev_log_entry - 1, log.last.index)
     if upto < max(log.oldest_known(), 1):

@@ -117,8 +117,8 @@ class Snapshotter:
         """
         try:
             for meta in self._store.list():
-                if self._node.state.log.term_at(meta.index) is None:
-                    break  # our log does not go on from there: sending it would not help
+                if self._node.state.log.term_at(meta.index) != meta.term:
+                    continue  # our log does not go on from there: sending it would not help, or do harm
                 try:
                     return self._store.open(meta.id)
                 except RaftError as error:

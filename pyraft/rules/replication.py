@@ -46,6 +46,19 @@ def count_already_stored(
     return len(entries)
 
 
+def went_another_way(snapshot: LogPosition, index: int, term: int) -> bool:
+    """Whether a log with an entry of ``term`` at ``index`` does not hold what ``snapshot`` stands for.
+
+    A snapshot is of committed entries, so no leader's log does that, but for one from outside
+    (Raft.restore) whose leader was lost before a majority had it.
+
+    Source: §5.3, Log Matching: terms never decrease along a log.
+    """
+    return (
+        term > snapshot.term if index < snapshot.index else index == snapshot.index and term != snapshot.term
+    )
+
+
 def next_index_after_rejection(next_index: int, last_log_hint: int, rejections: int = 1) -> int:
     """Where to retry after a follower did not find the entry before ``next_index``.
 

@@ -52,6 +52,7 @@ from .faults import Fault
 from .invariants import Judge, Violation
 from .linearizability import NotLinearizable, Operation, Undecided, check_linearizable
 from .recorder import Recorder
+from .restored import Restored
 from .sim_clients import CommandClient, KvClient, Outcome, Patience, submit_all
 from .sim_disk import SimDisk, SimStore
 from .sim_kv import CommandRefused, KvFsm, KvModel
@@ -121,6 +122,7 @@ class SimCluster:
         servers: by id: "n1", "n2", ...
         history: what the clients of ``client`` asked and were answered.
         commands: the same of those with a ``draw_command``: the input is the command, the key None.
+        restores: the snapshots from outside that have replaced the state of a ``KvFsm``, or may have.
         clients: those of ``client``, oldest first.
         strikes: (number of the fault, number of the strike) of every strike that happened.
         configuration: the members that the cluster was bootstrapped with.
@@ -170,6 +172,7 @@ class SimCluster:
         self.clients: list[KvClient] = []
         self._faults = list(faults or [])
         self.commands: list[Operation] = []
+        self.restores: list[Restored] = []
         self.askers: list[SimTask] = []
         self._is_closed = False
         self._faults_go_on = True
@@ -599,8 +602,8 @@ class SimCluster:
         by_key: dict[Hashable, list[Operation]] = {}
         for operation in self.history:
             by_key.setdefault(operation.key, []).append(operation)
-        for operations in by_key.values():
-            found = _check_beginning(operations)
+        for key, operations in by_key.items():
+            found = _check_beginning([*operations, *(one.operation(str(key)) for one in self.restores)])
             if found is not None:
                 raise Violation("linearizability", str(found))
 

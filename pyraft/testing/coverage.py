@@ -58,6 +58,11 @@ SITUATIONS: dict[str, str] = {
     "FSM restored": "a state machine began from a snapshot",
     "crash while a snapshot was stored": "a process died while its disk took a snapshot in",
     "snapshot damaged": "a bit of the newest snapshot of a server was flipped",
+    "state restored from outside": "a snapshot from outside replaced the state of the cluster",
+    "restore refused: not leader": "... and a server that did not lead, or not any more, was asked for that",
+    "restore lost with its leader": "... and nobody knew whether it would",
+    "commands aborted by a restore": "commands were in the log, not committed, when it was replaced",
+    "stopped by a snapshot from outside": "a server stood on one that the others had gone on without",
     # members
     "configuration changed": "a leader committed a configuration after the first",
     "configuration rolled back": "a server dropped a configuration that was not committed",

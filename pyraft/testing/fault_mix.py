@@ -15,6 +15,7 @@ from . import adversaries as a
 from . import election_traps as e
 from . import faults as f
 from . import member_faults as m
+from . import restore_faults as r
 from . import thread_traps as t
 from .faults import Fault
 
@@ -56,7 +57,10 @@ KINDS: tuple[type[Fault], ...] = (
 EXPERIMENTS: tuple[type[Fault], ...] = (f.NoMetaSync, f.NoSync)
 """Kinds that no server can survive: the judges must say so."""
 
-_BY_NAME = {kind.name: kind for kind in (*KINDS, *EXPERIMENTS)}
+APART: tuple[type[Fault], ...] = (r.Restores,)
+"""Kinds that ``draw_apart`` adds to what a profile gives."""
+
+_BY_NAME = {kind.name: kind for kind in (*KINDS, *EXPERIMENTS, *APART)}
 
 
 def by_name(name: str) -> type[Fault]:
@@ -219,6 +223,7 @@ PROFILES: dict[str, Profile] = {
 """Mixes by what they are about."""
 
 _STRAY = 0.3  # the probability that a kind from elsewhere joins
+_RESTORES = 0.1  # ... that operators restore snapshots from outside
 
 _LOSE_DISKS = (f.LostDisk, f.DamagedSnapshot)
 """Never in a mix with Churn, because of two limits of a wiped server (ARCHITECTURE.md, decision 15).
@@ -252,6 +257,20 @@ def draw_faults(rng: random.Random, profile: str | None = None) -> list[Fault]:
     if m.Churn in chosen:
         chosen = [kind for kind in chosen if kind not in _LOSE_DISKS]
     return [_draw(rng, kind, mix) for kind in chosen]
+
+
+def draw_apart(rng: random.Random, chosen: list[Fault]) -> list[Fault]:
+    """What joins the faults ``chosen`` by another draw, so that those stay what they are.
+
+    Restores go with nothing else for which operators replace disks: a server that stands on a
+    snapshot that the others went on without loses its disk, too.
+    """
+    every, lasting = rng.choice([1.0, 3.0]), rng.choice([1.0, 3.0])
+    if rng.random() >= _RESTORES:
+        return []
+    if any(isinstance(fault, m.Churn | f.LostDisk | f.DamagedSnapshot) for fault in chosen):
+        return []
+    return [r.Restores(every, lasting)]
 
 
 def _draw(rng: random.Random, kind: type[Fault], mix: Profile) -> Fault:

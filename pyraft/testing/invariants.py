@@ -68,10 +68,11 @@ from ..rules.election import Ballot
 from ..snapshots.base import SnapshotMeta
 from ..state import BALLOT_KEY, NodeState, RaftState
 from .future_watch import FutureWatch
-from .log_watch import SnapshotWatch
+from .log_watch import DiskLog, SnapshotWatch
 from .member_watch import MemberWatch
 from .punctuality import Timekeeper
 from .question_watch import QuestionWatch
+from .restore_watch import RestoreWatch
 from .roster import Roster
 from .scout import Scout
 from .seen import Reign, Seen, ballot_in
@@ -124,6 +125,7 @@ class Judge:
         scout: counts the situations that were reached.
         futures: of commands, that were given to callers.
         questions: the futures of all else.
+        restores: the snapshots from outside.
         roster: who counts on which server.
     """
 
@@ -147,6 +149,7 @@ class Judge:
         self.timekeeper = Timekeeper(cluster, self._broken)
         self._vote_watch = VoteWatch(self._broken)
         self._snapshot_watch = SnapshotWatch(self._broken)
+        self.restores = RestoreWatch(self._broken)
         self._member_watch: MemberWatch | None = None
         self.roster = Roster(cluster, self._seen, lambda: self._members)
 
@@ -295,6 +298,9 @@ class Judge:
             end = len(seen.logs) - 1
             self._broken("I9", f"{server.id} commits entry {commit}, and its disk ends at {end}")
             return
+        if self.restores.is_one(commit, seen.logs[commit].term):
+            seen.commit = commit  # it goes by the snapshot; the entry behind it decides what the cluster does
+            return
         if raft.applied_index > commit:
             self._broken(
                 "I9", f"{server.id} applied entry {raft.applied_index} and knows {commit} as committed"
@@ -363,8 +369,15 @@ class Judge:
     @_undisturbed
     def snapshot_kept(self, server: str, stored: StoredSnapshot) -> None:
         """I5, I9: a snapshot is durable."""
-        self._snapshot_watch.kept(server, stored, self.committed)
-        self.seen(server).disk.keep(stored.meta)
+        seen, meta = self.seen(server), stored.meta
+        if seen.role is RaftState.LEADER and meta.term == seen.led_in and meta.index >= len(seen.logs):
+            self.restores.begins(seen.disk, stored)
+        is_foreign = self.restores.is_one(meta.index, meta.term)
+        if is_foreign:
+            self.restores.kept(server, stored)
+        else:
+            self._snapshot_watch.kept(server, stored, self.committed)
+        seen.disk.keep(meta, is_foreign)
 
     def _dropped(self, server: SimServer, seen: Seen, first: int, last: int) -> None:
         """Entries go and nothing comes: because of a snapshot."""
@@ -375,7 +388,7 @@ class Judge:
         elif snapshot is None:
             self._broken("I9", f"{server.id} drops entries {first}..{last} behind no snapshot")
         elif last <= disk.covered:  # a newer one, which contradicts the log, may be there already
-            disk.first = last + 1
+            disk.first = self.restores.behind_marks(disk, last + 1)
             self.scout.reached("log compacted")
         elif last < end or disk.holds_itself(snapshot):
             self._broken(
@@ -383,15 +396,26 @@ class Judge:
                 f"{server.id} drops entries {first}..{last} of ..{end}; its snapshot ends at {snapshot.index}",
             )
         else:
-            disk.stand_on(snapshot.index, self.committed)
+            stands_for = self.restores.log_for(snapshot, self.committed)
+            self._replaced(server, disk, stands_for)
+            disk.stand_on(snapshot.index, stands_for)
             seen.got_snapshot = True
             self.scout.reached("log replaced by a snapshot")
+
+    def _replaced(self, server: SimServer, disk: DiskLog, stands_for: list[Log]) -> None:
+        """I4: a snapshot takes the place of the log: no committed entry may go that is not in it."""
+        logs, committed = disk.logs, self.committed
+        for index in range(min(len(logs), len(committed)) - 1, 0, -1):
+            if logs[index].term == committed[index].term:
+                if index >= len(stands_for) or stands_for[index].term != logs[index].term:
+                    self._broken("I4", f"{server.id} drops entry {index}, which is committed, for a snapshot")
+                return
 
     def _may_stand_on_snapshot(self, seen: Seen, commit: int) -> None:
         """A log that was empty vanishes without a write."""
         snapshot = seen.disk.snapshot
         if snapshot is not None and commit >= len(seen.logs) and commit <= snapshot.index:
-            seen.disk.stand_on(snapshot.index, self.committed)
+            seen.disk.stand_on(snapshot.index, self.restores.log_for(snapshot, self.committed))
             seen.got_snapshot = True
             self.scout.reached("snapshot installed on an empty log")
 
@@ -689,11 +713,13 @@ class Judge:
         failure = server.raft.failure if server.raft is not None else None
         if failure is None:
             return
-        self.scout.stopped_by_itself(failure)
+        seen = self.seen(server.id)
+        is_stranded = self.restores.is_stranded(seen.disk, self.committed)
+        self.scout.stopped_by_itself(failure, is_stranded)
         if isinstance(failure, FSMFailedError):
             return
         if isinstance(failure, CorruptStoreError):
-            if self.seen(server.id).is_damaged:
+            if seen.is_damaged or is_stranded:
                 return
         elif isinstance(failure, StorageError):
             return

@@ -32,6 +32,7 @@ class DiskLog:
         self.first = 1
         self.snapshot: SnapshotMeta | None = None
         self.covered = 0
+        self._is_foreign = False  # the snapshot is from outside: it counts once the log stands on it
         self._members: list[tuple[int, Configuration]] = [(0, Configuration())]
 
     @property
@@ -65,11 +66,13 @@ class DiskLog:
         for log in committed[common + 1 : index + 1]:
             self.append(log)
         self.first = index + 1
+        self.covered = max(self.covered, index)
 
-    def keep(self, snapshot: SnapshotMeta) -> None:
-        """A snapshot is durable."""
-        if self.snapshot is None or self.snapshot.index < snapshot.index:
-            self.snapshot = snapshot
+    def keep(self, snapshot: SnapshotMeta, is_foreign: bool = False) -> None:
+        """A snapshot is durable; ``is_foreign``: one from outside."""
+        kept = self.snapshot
+        if kept is None or (kept.term, kept.index) < (snapshot.term, snapshot.index):
+            self.snapshot, self._is_foreign = snapshot, is_foreign
         if self.holds_itself(snapshot):
             self.covered = max(self.covered, snapshot.index)
 
@@ -81,7 +84,7 @@ class DiskLog:
         """Whether that entry is on the disk, or covered by a snapshot there."""
         if index < len(self.logs) and self.logs[index].term == term:
             return True
-        return self.snapshot is not None and index <= self.snapshot.index
+        return self.snapshot is not None and not self._is_foreign and index <= self.snapshot.index
 
 
 class SnapshotWatch:

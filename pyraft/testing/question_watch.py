@@ -20,6 +20,8 @@ from ..errors import (
     RaftError,
     RaftShutdownError,
     ReadTimeoutError,
+    SnapshotFailedError,
+    StorageError,
     TransferFailedError,
 )
 from ..log import LogType
@@ -41,6 +43,7 @@ class Kind(Enum):
     CHANGE = "change"
     TRANSFER = "transfer"
     CAMPAIGN = "campaign"
+    RESTORE = "restore"
 
 
 _SENSIBLE: dict[Kind, tuple[type[RaftError], ...]] = {
@@ -61,6 +64,15 @@ _SENSIBLE: dict[Kind, tuple[type[RaftError], ...]] = {
         LeadershipTransferInProgressError,
     ),
     Kind.CAMPAIGN: (NotVoterError, NotLeaderError),
+    Kind.RESTORE: (
+        ConfigError,
+        NotLeaderError,
+        LeadershipLostError,
+        EnqueueTimeoutError,
+        LeadershipTransferInProgressError,
+        SnapshotFailedError,
+        StorageError,
+    ),
 }
 
 
@@ -154,6 +166,10 @@ class QuestionWatch:
                 judge.scout.reached("change succeeded")
             case Kind.CAMPAIGN:
                 judge.scout.reached("campaign asked for")
+            case Kind.RESTORE:
+                if judge.restores.is_stranded(judge.seen(asked.server.id).disk, judge.committed):
+                    self._broken("I11", f"a {asked.kind.value} of {asked.server.id} succeeded uncommitted")
+                judge.scout.reached("state restored from outside")
 
     def _check_read(self, judge: Judge, asked: Asked, index: int) -> None:
         """I13: it covers all that was committed before the question, and the FSM holds it."""
@@ -165,6 +181,8 @@ class QuestionWatch:
             )
         if index >= len(judge.committed):
             self._broken("I13", f"{id} may read at entry {index}, which is not committed")
+        if judge.restores.is_stranded(seen.disk, judge.committed):
+            self._broken("I13", f"{id} may read from a snapshot from outside that is not committed")
         for log in judge.committed[seen.applied + 1 : index + 1]:
             if log.type is LogType.COMMAND:
                 self._broken("I13", f"{id} may read at entry {index}, and its FSM has not got {log.index}")

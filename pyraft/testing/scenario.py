@@ -24,7 +24,7 @@ from ..errors import ConfigError
 from ..fsm import FSM
 from .arguments import check_fsm_factory, check_probability
 from .cluster import SimCluster
-from .fault_mix import EXPERIMENTS, KINDS, draw_faults
+from .fault_mix import APART, EXPERIMENTS, KINDS, draw_apart, draw_faults
 from .faults import Fault
 from .invariants import Violation
 from .linearizability import Operation
@@ -38,7 +38,7 @@ _T = TypeVar("_T", bound="FaultSpec | ClientSpec | Scenario")
 _VERSION = 1
 _MOST_SERVERS = 25
 
-KIND_OF = {kind.name: kind for kind in (*KINDS, *EXPERIMENTS)}
+KIND_OF = {kind.name: kind for kind in (*KINDS, *EXPERIMENTS, *APART)}
 """The kinds of faults by the names that scenarios use."""
 
 
@@ -261,6 +261,7 @@ def draw_scenario(seed: int, servers: int | None = None, seconds: float = 30.0) 
     clients = [replace(client, haste=haste.choice(often[client.burst > 1])) for client in clients]
     policy = draw_policy(Random(f"scenario/{seed}/policy"))
     faults = draw_faults(Random(f"scenario/{seed}/faults"))
+    faults += draw_apart(Random(f"scenario/{seed}/apart"), faults)
     return Scenario(
         seed=seed,
         servers=drawn if servers is None else servers,

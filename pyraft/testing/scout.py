@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import (
+    AbortedByRestoreError,
     ConfigError,
     CorruptStoreError,
     EnqueueTimeoutError,
@@ -62,6 +63,10 @@ _FAILURES: dict[str, list[tuple[type[RaftError], str]]] = {
         (ConfigError, "transfer refused: no target"),
     ],
     "campaign": [(NotVoterError, "campaign refused")],
+    "restore": [
+        (NotLeaderError, "restore refused: not leader"),
+        (LeadershipLostError, "restore lost with its leader"),
+    ],
 }
 """By kind of question: what an error of a class means."""
 
@@ -294,14 +299,16 @@ class Scout:
         if not landed and any(key == BALLOT_KEY for key, _ in transaction.values):
             self.reached("vote lost in a crash")
 
-    def stopped_by_itself(self, failure: RaftError) -> None:
-        """A server could not go on."""
+    def stopped_by_itself(self, failure: RaftError, is_stranded: bool) -> None:
+        """A server could not go on; ``is_stranded``: it stands on a snapshot that the others have not got."""
         if isinstance(failure, FSMFailedError):
             self.reached("stopped by its FSM")
         elif isinstance(failure, StoreFullError):
             self.reached("stopped by a full disk")
         elif isinstance(failure, CorruptStoreError):
-            self.reached("stopped by a corrupt record")
+            self.reached(
+                "stopped by a snapshot from outside" if is_stranded else "stopped by a corrupt record"
+            )
         elif isinstance(failure, StorageError):
             self.reached("stopped by an I/O error")
 
@@ -329,6 +336,8 @@ class Scout:
             self.reached("refused: handing over")
         elif isinstance(error, LeadershipLostError):
             self.reached("leadership lost")
+        elif isinstance(error, AbortedByRestoreError):
+            self.reached("commands aborted by a restore")
         elif isinstance(error, RaftShutdownError) and not error.outcome_unknown:
             self.reached("refused: shut down")
 

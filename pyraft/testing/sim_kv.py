@@ -60,6 +60,8 @@ class KvModel:
                 return text, text
             case ("cas", expected, value):
                 return (value, True) if state == expected else (state, False)
+            case ("restore", value):  # of the whole store by a snapshot; never a command
+                return value, None
             case _:
                 return state, state
 

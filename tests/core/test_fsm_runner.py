@@ -427,6 +427,26 @@ def test_a_command_whose_effect_came_with_a_snapshot_says_that_its_outcome_is_un
     assert running.end() is None
 
 
+@pytest.mark.parametrize("asked_first", [True, False])
+def test_a_read_that_a_restore_overtakes_asks_for_another_index(asked_first):
+    """The snapshot may be from outside, and not committed: only the leader can tell when it is."""
+    log, again = node_log("1"), []
+    running = Running(RecordingFSM(), log)
+    running.runner.ask_again = again.extend
+    old, new = futures(2)
+    log.reset(LogPosition(1, 100))
+    if asked_first:
+        running.runner.read_at(99, [old])
+    running.runner.restore(*snapshot_of(100))
+    if not asked_first:
+        running.runner.read_at(99, [old])
+    running.runner.read_at(100, [new])
+
+    assert new.result(PATIENCE) == 100
+    assert again == [old]
+    assert running.end() is None
+
+
 def test_of_two_snapshots_that_came_while_the_fsm_was_busy_only_the_newer_one_is_opened():
     log = node_log("1")
     running = Running(Stuck(), log)

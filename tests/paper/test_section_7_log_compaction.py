@@ -75,8 +75,17 @@ def test_a_log_that_contradicts_the_end_of_a_snapshot_is_met_with_alarm():
     # No leader can lack what is committed: one of the two servers was recovered by hand.
     node = compacted("1112", upto=4)
 
-    with pytest.raises(CorruptStoreError, match="wants to replace entry 4"):
+    with pytest.raises(CorruptStoreError, match="went another way"):
         on_append_entries(node, append_request(3, prev=(3, 1), logs=entries("1113")[3:]))
+
+
+@pytest.mark.parametrize(("prev", "drawn"), [((2, 3), ""), ((1, 1), "3"), ((3, 1), "1"), ((4, 1), "3")])
+def test_a_log_that_cannot_hold_the_end_of_a_snapshot_shows_it_before_it_gets_there(prev, drawn):
+    # Terms never decrease along a log, so what has term 3 at entry 2 has not got term 2 at entry 4.
+    node = compacted("1112", upto=4)
+
+    with pytest.raises(CorruptStoreError, match="went another way"):
+        on_append_entries(node, append_request(3, prev=prev, logs=entries(drawn, first=prev[0] + 1)))
 
 
 def test_a_heartbeat_needs_no_agreement():
