@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import EnqueueTimeoutError, LeadershipTransferInProgressError, RaftError
+from ..log import LogType
 from .sim_kv import KvFsm, encode_command
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Exercises:
             server = rng.choice(others)
             if not raft.get_configuration().result(_PATIENCE).is_voter(server.id):
                 continue
-            server.fsm_delay = _REPLAY / max(1, raft.last_index)
+            server.fsm_delay = _REPLAY / max(1, self._commands_to_replay(server))
             cluster.crash(server)
             cluster.revive(server)
             cluster.run(rng.random() * _REPLAY)
@@ -90,6 +91,13 @@ class Exercises:
                 return  # somebody else leads: what comes next brings everybody up to date
             self._check_returned(server, raft)
             server.fsm_delay = 0.0
+
+    def _commands_to_replay(self, server: SimServer) -> int:
+        """How many commands lie behind the server's snapshot."""
+        judge = self._cluster.judge
+        snapshot = judge.seen(server.id).disk.snapshot
+        logs = judge.committed[1 if snapshot is None else snapshot.index + 1 :]
+        return sum(log.type is LogType.COMMAND for log in logs)
 
     def check_failed_transfer(self, leader: SimServer) -> None:
         """A leader that could not hand over, because the target is down, goes on taking commands."""

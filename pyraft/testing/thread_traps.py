@@ -175,6 +175,8 @@ class CutWithChange(Adversary):
         plot.pause(rng.choice([0.0, 0.0, 0.2]))
         plot.cut_off(leader, *friends)
         self._change(plot, leader, raft, others[-2])
+        if rng.random() < 0.5:
+            self._change(plot, leader, raft, first)  # which has to wait, in vain
         found = plot.wait(lambda: _leader_after(others[len(friends) :], term), 8.0)
         if found is not None and found.raft is not None and rng.random() < 0.4:
             self._change(plot, found, found.raft, leader)  # before it has committed anything
