@@ -46,6 +46,14 @@ _WORTH_A_MESSAGE_BYTES = 32 * 1024
 _WINDOW_BYTES = 8 * 1024 * 1024
 """No further request goes out once that much is on its way to one peer."""
 
+_FROM_STORE_ENTRIES = 512
+_FROM_STORE_BYTES = 256 * 1024
+"""Most that is read at once for a peer that is far behind: about a millisecond of the interpreter."""
+_REST_TIMES = 2.0
+"""Such a reading is followed by so many times its duration without another, so that a new
+command, which needs the interpreter some five times, nearly always finds it free."""
+_LONGEST_REST = 0.02  # seconds, where it was the disk that took its time
+
 _POKED_BACK_OFF = 0.05  # seconds that a failing peer is left alone even when there is news
 _PROGRESS_TIMEOUTS = 10
 """Election timeouts without any progress after which sending a snapshot is given up."""
@@ -162,6 +170,8 @@ class Replicator:
         self._snapshots = snapshots
         self._back_at = 0.0  # when the heartbeat's thread last found that the peer is back
         self._after_snapshot = 0  # where to go on after the latest one that was sent
+        self._read_store = False  # whether the latest request had to be read from there
+        self._rest_until = 0.0
         self._needs_snapshot = False  # what the peer lacks is not in our log any more
 
     @property
@@ -315,6 +325,8 @@ class Replicator:
                 return self._tell_commit(now)
             if not self._may_send_more(waiting, now):
                 return self._look_again_at(now)
+            if now < self._rest_until:
+                return self._rest_until
             request = self._build()
             if self._needs_snapshot:
                 self._back_to_probing()
@@ -331,7 +343,14 @@ class Replicator:
                 if now - oldest < self._round_trip:
                     return oldest + self._round_trip
             self._send(request, now, size)
+            if self._read_store:
+                self._rest(now)
         return None
+
+    def _rest(self, began: float) -> None:
+        """Leave the interpreter to the others for a while, after reading for a peer that is far behind."""
+        now = self._runtime.now()
+        self._rest_until = now + min((now - began) * _REST_TIMES, _LONGEST_REST)
 
     def _may_send_more(self, waiting: int, now: float) -> bool:
         if not self._in_flight:
@@ -438,8 +457,7 @@ class Replicator:
         try:
             logs: Sequence[Log] = ()
             if end > prev and prev_term is not None and not probe:
-                last = min(end, prev + self._config.max_append_entries)
-                logs = self._entries.read(prev + 1, last, self._config.max_append_bytes)
+                logs = self._read(prev, end)
         except LogNotFoundError:
             prev_term = None
         commit = leadership.commit_index
@@ -456,6 +474,20 @@ class Replicator:
         # leftovers of its own.
         commit = min(commit, prev + len(logs))
         return AppendEntriesRequest(self._header, leadership.term, prev, prev_term, logs, commit)
+
+    def _read(self, prev: int, end: int) -> Sequence[Log]:
+        """Entries after ``prev``, at most to ``end``: as many as one request may carry.
+
+        Fewer if the store has to be read: decoding holds the interpreter, and commands wait.
+
+        Raises:
+            LogNotFoundError: they are gone.
+        """
+        most, most_bytes = self._config.max_append_entries, self._config.max_append_bytes
+        self._read_store = not self._entries.is_in_memory(prev + 1)
+        if self._read_store:
+            most, most_bytes = min(most, _FROM_STORE_ENTRIES), min(most_bytes, _FROM_STORE_BYTES)
+        return self._entries.read(prev + 1, min(end, prev + most), most_bytes)
 
     def _report(self, request: AppendEntriesRequest, response: AppendEntriesResponse, sent_at: float) -> None:
         """Tell the main thread what an answer proves.  On the thread that received it."""

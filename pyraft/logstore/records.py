@@ -23,7 +23,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from ..errors import ConfigError, CorruptStoreError
-from ..log import Log, LogType, decode_log
+from ..log import EntryDecoder, Log, LogType
 
 PROTOBUF_TAG = 1
 """Each entry's bytes are the protobuf Log message that replication sends, too."""
@@ -63,9 +63,10 @@ class Block(NamedTuple):
 
     def logs(self, first: int, last: int) -> Iterator[Log]:
         """Its entries ``first`` to ``last``, both included; CorruptStoreError as log()."""
+        decode = EntryDecoder()
         for index, encoded in enumerate(self.encoded(first, last), first):
             try:
-                log = decode_log(encoded)
+                log = decode(index, encoded)
             except CorruptStoreError as error:
                 raise CorruptStoreError(f"log entry {index} cannot be decoded: {error}") from error
             if log.index != index:

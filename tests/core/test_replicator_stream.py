@@ -7,12 +7,15 @@ import pytest
 from pyraft.config import Config
 from pyraft.configuration import Server
 from pyraft.errors import TransportError
+from pyraft.log import Log, LogType
+from pyraft.logstore import InmemStore
 from pyraft.messages import AppendEntriesResponse, RpcHeader
+from pyraft.node_log import NodeLog
 from pyraft.replicator import Replicator
 from pyraft.runtime import ThreadRuntime
 from pyraft.sessions import Leadership, Session
-from tests.logs import node_log
-from tests.nodes import PATIENCE, eventually
+from tests.logs import entries, node_log
+from tests.nodes import PATIENCE, ClockRuntime, eventually
 
 LEADER, FOLLOWER = RpcHeader("n1", "n1.test:1"), RpcHeader("n2", "n2.test:1")
 
@@ -118,3 +121,73 @@ def test_an_accepted_probe_does_not_excuse_a_batch_that_never_gets_through(start
     replicator, _ = start(peer)
 
     eventually(lambda: replicator._failures >= 4, "the back-off grows")
+
+
+class SlowToRead(InmemStore):
+    """Each reading takes some seconds of the test's clock."""
+
+    def __init__(self, runtime, seconds, entries):
+        super().__init__()
+        self._runtime, self._seconds = runtime, seconds
+        self.store_logs(entries)
+
+    def get_logs(self, first, last, max_bytes):
+        self._runtime.at += self._seconds
+        return super().get_logs(first, last, max_bytes)
+
+
+def far_behind(seconds, entries):
+    """A replicator that streams to a peer without any log; the test is its thread."""
+    runtime, peer = ClockRuntime(), Peer()
+    leadership = Leadership(1, 0, Config(local_id="n1"))
+    session = Session(Server("n2", "n2.test:1"), leadership, runtime.now(), 1)
+    replicator = Replicator(
+        runtime=runtime,
+        header=LEADER,
+        log=NodeLog(SlowToRead(runtime, seconds, entries)),
+        transport=peer,
+        session=session,
+        to_main=lambda event: None,
+        snapshots=None,
+    )
+    assert replicator._open_stream()
+    return runtime, replicator, peer.pipelines[0].sent
+
+
+def test_a_peer_that_is_far_behind_leaves_the_interpreter_free_between_small_requests():
+    runtime, replicator, sent = far_behind(0.001, entries("1" * 2000))
+
+    for count in (1, 2, 3, 4):
+        wake_at = replicator._send_what_is_due()
+        assert [len(request.entries) for request in sent] == [512, 512, 512, 464][:count]
+        if count < 4:
+            assert wake_at == pytest.approx(runtime.at + 0.002)
+            assert replicator._send_what_is_due() == wake_at  # news in between changes nothing
+        runtime.at = wake_at
+
+
+def test_a_slow_disk_does_not_make_a_peer_that_is_far_behind_wait_longer_still():
+    runtime, replicator, sent = far_behind(3.0, entries("1" * 600))
+
+    assert replicator._send_what_is_due() == pytest.approx(runtime.at + 0.02)
+    assert len(sent) == 1
+
+
+def test_a_request_from_the_store_is_bounded_in_bytes():
+    large = [Log(index, 1, LogType.COMMAND, bytes(100_000)) for index in range(1, 20)]
+    _, replicator, sent = far_behind(0.001, large)
+
+    replicator._send_what_is_due()
+
+    assert len(sent[0].entries) in (2, 3)
+
+
+def test_what_is_in_memory_is_sent_without_a_pause():
+    _, replicator, sent = far_behind(0.001, entries("1"))
+    replicator._next = 2
+    for first in (2, 2002):
+        replicator._entries.stage(entries("1" * 2000, first=first))
+        replicator._entries.write_staged()
+        replicator._send_what_is_due()
+
+    assert [len(request.entries) for request in sent] == [2000, 2000]
