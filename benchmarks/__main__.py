@@ -61,7 +61,9 @@ def parse(given: list[str]) -> argparse.Namespace:
     parser.add_argument("--home", type=Path, default=HOME, help="for results and the servers' files")
     parser.add_argument("--json", type=Path, help="write the rows for programs to this file, too")
     parser.add_argument("--fresh", action="store_true", help="do not go on where the last run stopped")
-    return parser.parse_args(given)
+    arguments = parser.parse_args(given)
+    arguments.home = arguments.home.resolve()
+    return arguments
 
 
 def chosen(groups: list[Group], arguments: argparse.Namespace) -> list[Group]:

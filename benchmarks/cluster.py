@@ -59,7 +59,7 @@ class Server:
         library = self.receive(60)["library"]
         checkout = self._subject.checkout
         if checkout and not Path(library).is_relative_to(checkout):
-            raise RuntimeError(f"server {self.id} took {library} and not the library in {checkout}")
+            raise WrongResultError(f"server {self.id} took {library} and not the library in {checkout}")
 
     def ask(self, do: str, limit: float = ORDER_SECONDS, **arguments: Any) -> Any:
         """Have the server do something; return what it answers, raise what went wrong there."""
