@@ -54,6 +54,8 @@ class Ratio:
     confidence: float
     """Below what was asked for when there were too few pairs for it."""
     pairs: int
+    is_enough: bool = True
+    """Were there enough pairs for an interval of the confidence that was asked for?"""
 
 
 def paired_ratio(pairs: Sequence[tuple[float, float]], confidence: float = 0.95) -> Ratio:
@@ -72,6 +74,7 @@ def paired_ratio(pairs: Sequence[tuple[float, float]], confidence: float = 0.95)
         math.exp(averages[len(averages) - max(1, below)]),
         min(confidence, 1 - outside if below else 1 - 2 / 2 ** len(logs)),
         len(logs),
+        below > 0,
     )
 
 
@@ -112,8 +115,10 @@ def verdict(ratio: Ratio, matters: float = 0.05) -> str:
     Returns:
         ``FASTER`` or ``SLOWER``: by more than chance explains, and probably by more than
         ``matters``.  ``SAME``: certainly by less than twice ``matters``.  ``UNDECIDED``: the noise
-        was too great; more rounds, or a quieter machine, may tell.
+        was too great, or the pairs too few; more rounds, or a quieter machine, may tell.
     """
+    if not ratio.is_enough:
+        return UNDECIDED
     if ratio.low > 1 and ratio.estimate > 1 + matters:
         return FASTER
     if ratio.high < 1 and ratio.estimate < 1 / (1 + matters):

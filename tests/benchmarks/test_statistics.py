@@ -44,6 +44,7 @@ def test_too_few_pairs_say_how_little_they_prove():
 
     assert ratio.confidence == 0.75
     assert (ratio.low, ratio.high) == (pytest.approx(2), pytest.approx(4))
+    assert verdict(ratio) == UNDECIDED
 
 
 def test_one_round_in_which_the_machine_was_busy_moves_the_estimate_little():
