@@ -173,8 +173,10 @@ class Member:
         return str(self.settings["advertise"])
 
     def ask(self, do: str, **arguments: Any) -> Any:
-        assert self.process is not None, f"{self.id} does not run"
-        return self.process.ask(do, **arguments)
+        process = self.process
+        if process is None:
+            raise GoneError(f"{self.id} does not run")
+        return process.ask(do, **arguments)
 
     def status(self) -> dict[str, Any]:
         return dict(self.ask("status"))
@@ -249,10 +251,9 @@ class Cluster:
 
     def kill(self, *ids: str) -> None:
         for id in ids:
-            member = self.members[id]
-            assert member.process is not None
-            member.process.kill()
-            member.process = None
+            process, self.members[id].process = self.members[id].process, None
+            assert process is not None
+            process.kill()
 
     def stop(self, id: str) -> None:
         """Shut a server down in good order."""

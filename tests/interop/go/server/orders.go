@@ -25,6 +25,9 @@ var orders = map[string]func(*server, arguments) (interface{}, error){
 	"transfer":     transfer,
 	"commands":     commands,
 	"shutdown":     shutdown,
+	// For the Go server alone:
+	"call":                 call,
+	"encode_configuration": encodeConfiguration,
 }
 
 type arguments struct {
@@ -34,6 +37,10 @@ type arguments struct {
 	Prefix  string   `json:"prefix"`
 	Size    int      `json:"size"`
 	Count   int      `json:"count"`
+
+	Kind    string          `json:"kind"`
+	Request json.RawMessage `json:"request"`
+	State   []byte          `json:"state"`
 }
 
 type member struct {
@@ -46,16 +53,20 @@ type member struct {
 const patience = 20 * time.Second
 
 func bootstrap(s *server, a arguments) (interface{}, error) {
-	var configuration raft.Configuration
-	for _, m := range a.Servers {
+	return nil, s.raft.BootstrapCluster(configuration(a.Servers)).Error()
+}
+
+func configuration(members []member) raft.Configuration {
+	var found raft.Configuration
+	for _, m := range members {
 		suffrage := raft.Voter
 		if m.Suffrage == raft.Nonvoter.String() {
 			suffrage = raft.Nonvoter
 		}
-		configuration.Servers = append(configuration.Servers,
+		found.Servers = append(found.Servers,
 			raft.Server{Suffrage: suffrage, ID: raft.ServerID(m.ID), Address: raft.ServerAddress(m.Address)})
 	}
-	return nil, s.raft.BootstrapCluster(configuration).Error()
+	return found
 }
 
 func status(s *server, _ arguments) (interface{}, error) {

@@ -36,8 +36,9 @@ type settings struct {
 }
 
 type server struct {
-	raft  *raft.Raft
-	chain *chain
+	raft    *raft.Raft
+	chain   *chain
+	carrier raft.Transport
 }
 
 func open(s settings) (*server, error) {
@@ -73,7 +74,7 @@ func open(s settings) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &server{node, state}, nil
+	return &server{node, state, carrier}, nil
 }
 
 func openStore(s settings) (raft.LogStore, raft.StableStore, error) {
