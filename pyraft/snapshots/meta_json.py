@@ -62,9 +62,12 @@ def decode_meta(data: bytes) -> tuple[SnapshotMeta, int]:
     if len(crc) != 8:
         raise ValueError(f"CRC has {len(crc)} bytes instead of 8")
     if version == 0:
+        if "Configuration" in fields:
+            raise ValueError("it has a Configuration, and no Version or version 0")
         configuration, configuration_index = _decode_peers(_bytes(fields, "Peers")), index
     else:
         configuration = _configuration(_field(fields, "Configuration", dict))
+        _check_peers(_bytes(fields, "Peers"), configuration)
         configuration_index = _number(fields, "ConfigurationIndex")
     meta = SnapshotMeta(
         id=_field(fields, "ID", str),
@@ -75,12 +78,15 @@ def decode_meta(data: bytes) -> tuple[SnapshotMeta, int]:
         size=_number(fields, "Size", _LARGEST_INT64),
         version=version,
     )
+    if not meta.id.startswith(f"{meta.term}-{meta.index}-"):
+        raise ValueError(f"ID is {meta.id!r}, and Term and Index are {meta.term} and {meta.index}")
     return meta, int.from_bytes(crc, "big")
 
 
 def _configuration(fields: Any) -> Configuration:
-    servers = fields.get("Servers")
-    if servers is None:
+    if "Servers" not in fields:
+        raise ValueError("Servers is missing")
+    if fields["Servers"] is None:
         return Configuration()
     return Configuration(
         tuple(
@@ -100,6 +106,16 @@ def _encode_peers(configuration: Configuration) -> bytes:
     addresses = [server.address.encode() for server in configuration.voters]
     packed: bytes = msgpack.packb(addresses or None, use_bin_type=False)
     return packed
+
+
+def _check_peers(data: bytes, configuration: Configuration) -> None:
+    """What is said twice must agree, because nothing else would tell that a bit was flipped there.
+
+    Only how many vote: Go's transports may write other addresses into Peers.
+    """
+    count = len(_decode_peers(data).servers)
+    if count != len(configuration.voters):
+        raise ValueError(f"Peers names {count} voters, and Configuration {len(configuration.voters)}")
 
 
 def _decode_peers(data: bytes) -> Configuration:

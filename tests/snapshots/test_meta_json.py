@@ -114,6 +114,14 @@ DAMAGED = {
     "a suffrage that nobody knows": {
         "Configuration": {"Servers": [{"Suffrage": 3, "ID": "n1", "Address": "a1"}]}
     },
+    "a configuration whose servers are called otherwise": {"Configuration": {"Sdrvers": []}},
+    "a configuration and no version": {"Version": ...},
+    "a voter that lost its vote": {
+        "Configuration": {"Servers": [{"Suffrage": 1, "ID": "n1", "Address": "a1"}]}
+    },
+    "another index than its id says": {"Index": 11},
+    "another term than its id says": {"Term": 2},
+    "no peers": {"Peers": ...},
     "no index of the configuration": {"ConfigurationIndex": ...},
     "no size": {"Size": ...},
     "a negative size": {"Size": -1},
