@@ -35,7 +35,7 @@ class _Meta(NamedTuple):
 
 
 def check_data_file(path: Path) -> None:
-    """Raise CorruptStoreError unless ``path`` is as long as its newest meta page says.
+    """Raise CorruptStoreError unless ``path`` is as long as its newest meta page says, and both fit together.
 
     The rule holds because no transaction of ours frees a page that it wrote itself; LMDB
     leaves such pages out of the file, and a healthy file could then be shorter.
@@ -44,11 +44,27 @@ def check_data_file(path: Path) -> None:
     with path.open("rb") as file:
         first = _read_meta(path, file, 0)
         second = _read_meta(path, file, first.page_bytes)
+    _check_pair(path, first, second)
     newest = second if first.transaction < second.transaction else first
     needed = (newest.last_page + 1) * first.page_bytes
     if size < needed:
         raise CorruptStoreError(
             f"{path} has {size} bytes of the {needed} it needs: it was truncated. {REMEDY}."
+        )
+
+
+def _check_pair(path: Path, even: _Meta, odd: _Meta) -> None:
+    """Refuse a pair of meta pages that LMDB never writes: it would take the older one, without a word.
+
+    Commits are numbered one after the other, and write the two pages in turn.  The file never shrinks.
+    """
+    older, newer = sorted((even, odd), key=lambda meta: meta.transaction)
+    fits = newer.transaction == older.transaction + 1 and odd.transaction % 2 == 1
+    is_new = newer.transaction == 0
+    if not (fits or is_new) or even.page_bytes != odd.page_bytes or newer.last_page < older.last_page:
+        raise CorruptStoreError(
+            f"the two meta pages of {path} do not belong together (commits {even.transaction} and "
+            f"{odd.transaction}): one of them is damaged. {REMEDY}."
         )
 
 

@@ -113,6 +113,9 @@ def _check_peers(data: bytes, configuration: Configuration) -> None:
 
     Only how many vote: Go's transports may write other addresses into Peers.
     """
+    ids = [server.id for server in configuration.servers]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"Configuration names a server twice: {', '.join(ids)}")
     count = len(_decode_peers(data).servers)
     if count != len(configuration.voters):
         raise ValueError(f"Peers names {count} voters, and Configuration {len(configuration.voters)}")

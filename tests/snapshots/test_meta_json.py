@@ -121,6 +121,14 @@ DAMAGED = {
     },
     "another index than its id says": {"Index": 11},
     "another term than its id says": {"Term": 2},
+    "a server twice": {
+        "Configuration": {
+            "Servers": [
+                {"Suffrage": 0, "ID": "n1", "Address": "a1"},
+                {"Suffrage": 1, "ID": "n1", "Address": "a2"},
+            ]
+        }
+    },
     "no peers": {"Peers": ...},
     "no index of the configuration": {"ConfigurationIndex": ...},
     "no size": {"Size": ...},
