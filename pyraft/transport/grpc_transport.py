@@ -36,11 +36,12 @@ from ..messages import (
     Request,
     Response,
 )
-from ..runtime import Inbox, Runtime, Task, ThreadRuntime
+from ..runtime import Inbox, Runtime, Task
 from .addresses import check_advertised, split_address
 from .admin import SERVICE, AdminService
 from .admission import Admission
-from .base import AppendPipeline, IncomingRpc, RpcHandler, Transport
+from .base import AppendPipeline, IncomingRpc, RpcHandler
+from .network import NetworkTransport
 from .snapshot_stream import CHUNKS_AHEAD, SnapshotReceiver, SnapshotSender
 from .tls import Tls
 from .wire import (
@@ -55,7 +56,6 @@ from .wire import (
     encode_install_snapshot_response,
     encode_snapshot_chunk,
 )
-from .workers import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -71,12 +71,11 @@ _SILENT_CALLS = 3
 _SILENT_SECONDS = 1.0
 """A peer that lets that many calls in that much time run into their deadline is connected anew."""
 _DRAIN_BYTES = 1024 * 1024
-_CLOSE_SECONDS = 5.0
 _TAKES_EARLY_ANSWER = ("pyraft-takes-early-answer", "1")
 """Metadata of a sender that hears an answer before its last byte.  Go's does not, until it has sent all."""
 
 
-class GrpcTransport(Transport):
+class GrpcTransport(NetworkTransport["_Peer"]):
     """Serves and calls other servers over gRPC."""
 
     def __init__(
@@ -110,17 +109,12 @@ class GrpcTransport(Transport):
         """
         host, port = split_address(bind, "bind")
         advertised = check_advertised(bind, advertise)
+        super().__init__(f"pyraft-grpc-{bind}", _MAX_WORKERS)
         self._tls = tls
-        self._runtime: Runtime = ThreadRuntime()
-        self._lock = self._runtime.lock()
-        self._closed = False
-        self._handler: RpcHandler | None = None
-        self._peers: dict[str, _Peer] = {}
         self._streams: Admission[_InboundStream] = Admission(self._runtime, _MAX_INBOUND_STREAMS)
         self._snapshots: Admission[_InboundSnapshot] = Admission(self._runtime, _MAX_INBOUND_SNAPSHOTS)
         self._admin = AdminService(self._runtime) if admin else None
         self._channel_options = _channel_options(max_message_bytes, keepalive)
-        self._workers = Workers(self._runtime, f"pyraft-grpc-{bind}", _MAX_WORKERS)
         self._server = grpc.server(
             self._workers,  # type: ignore[arg-type]  # any Executor will do
             handlers=_handlers(self),
@@ -153,23 +147,16 @@ class GrpcTransport(Transport):
                 f"`ss -ltnp 'sport = :{port}'` names it: stop it, or choose another address"
             ) from error
 
-    @property
-    def local_address(self) -> str:
-        return self._address
-
     def attach(self, raft: Any) -> None:
         if self._admin is not None:
             self._admin.attach(raft)
 
     def serve(self, handler: RpcHandler) -> None:
-        with self._lock:
-            if self._closed:
-                raise TransportError(f"the transport at {self._address} is closed")
-            self._handler = handler
+        super().serve(handler)
         self._server.start()
         if self._closed:  # meanwhile; then close() came before there was anything to stop
             self._server.stop(None)
-            raise TransportError(f"the transport at {self._address} is closed")
+            raise TransportError(self._why_closed())
 
     def call(self, peer: Server, request: Request, timeout: float) -> Response:
         method = METHODS[type(request)]
@@ -225,45 +212,17 @@ class GrpcTransport(Transport):
             raise TransportError(f"{what}: {self._why_closed()}") from error
         return upload.run()
 
-    def forget(self, peer: Server) -> None:
-        with self._lock:
-            connections = self._peers.pop(peer.address, None)
-        if connections is not None:
-            connections.close()
-
-    def close(self) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            peers, self._peers = list(self._peers.values()), {}
-            served = self._handler is not None
+    def _stop(self, served: bool) -> None:
         if self._admin is not None:
             self._admin.close()
-        for connections in peers:
-            connections.close()
         if not served:
             self._server.start()  # a server that never started does not give its port back
         self._server.stop(None)
-        self._workers.shutdown(wait=False)
-        self._workers.join(_CLOSE_SECONDS)
-        for connections in peers:
-            connections.join(_CLOSE_SECONDS)
 
     # ── calling ──
 
-    def _connect(self, peer: Server) -> _Peer:
-        connections = self._peers.get(peer.address)
-        if connections is not None:
-            return connections
-        with self._lock:
-            if self._closed:
-                raise TransportError(f"to {peer.id} at {peer.address}: {self._why_closed()}")
-            connections = self._peers.get(peer.address)
-            if connections is None:
-                connections = _Peer(peer.address, self._new_channel)
-                self._peers[peer.address] = connections
-            return connections
+    def _new_connections(self, address: str) -> _Peer:
+        return _Peer(address, self._new_channel)
 
     def _new_channel(self, address: str) -> grpc.Channel:
         if self._tls is None:
@@ -307,29 +266,17 @@ class GrpcTransport(Transport):
             return TransportError(f"{what}: it answered: {details}")
         return TransportError(f"{what}: {code.name}: {details}")
 
-    def _why_closed(self, otherwise: str = "its connections were closed meanwhile") -> str:
-        return f"the transport at {self._address} is closed" if self._closed else otherwise
-
     # ── serving; on grpc's threads ──
 
     def _hand_over(self, method: Method, pending: _Pending, data: bytes) -> _Pending:
         """Give a request that has just arrived to the handler; a worker sends the answer."""
-        handler = self._handler
         try:
             request = method.decode_request(data)
         except TransportError as error:
             pending.respond(TransportError(f"{method.name}: {error}"))
             return pending
         pending.sender = request.header.id
-        try:
-            if handler is None or self._closed:
-                raise TransportError(f"the server at {self._address} is closing")
-            handler.receive(IncomingRpc(request, pending.respond, len(data), pending.is_abandoned))
-        except RaftError as error:
-            pending.respond(error)
-        except Exception as error:
-            _log.exception("the handler failed on %s", method.name)
-            pending.respond(TransportError(f"the handler failed on {method.name}: {error!r}"))
+        self._deliver(method.name, IncomingRpc(request, pending.respond, len(data), pending.is_abandoned))
         return pending
 
     def _receive_unary(self, method: Method, data: bytes) -> _PendingCall:
@@ -415,19 +362,12 @@ class GrpcTransport(Transport):
             return TransportError("the sender has gone")
         self._snapshots.name(stream, request.header.id)
         receiver = stream.begin(request.size, data)
-        handler = self._handler
-        if handler is None or self._closed or not context.add_callback(stream.gone):
+        if self._closed or not context.add_callback(stream.gone):
             return TransportError(f"the server at {self._address} is closing")
         self._workers.submit(stream.read, receiver, messages)
-        try:
-            answer = handler.receive_snapshot(request, receiver)
-            if not isinstance(answer, RaftError) and not _takes_early_answer(context):
-                _drain(receiver)
-        except RaftError as error:
-            return error
-        except Exception as error:
-            _log.exception("the handler failed on %s", INSTALL_SNAPSHOT)
-            return TransportError(f"the handler failed on {INSTALL_SNAPSHOT}: {error!r}")
+        answer = self._deliver_snapshot(INSTALL_SNAPSHOT, request, receiver)
+        if not isinstance(answer, RaftError) and not _takes_early_answer(context):
+            _drain(receiver)
         return answer
 
 

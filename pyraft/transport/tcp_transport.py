@@ -30,10 +30,10 @@ from ..messages import (
     Request,
     Response,
 )
-from ..runtime import Runtime, Signal, Task, ThreadRuntime
+from ..runtime import Runtime, Signal, Task
 from .addresses import check_advertised, split_address
 from .admission import Admission
-from .base import AppendPipeline, IncomingRpc, RpcHandler, Transport
+from .base import AppendPipeline, IncomingRpc, RpcHandler
 from .msgpack_wire import (
     APPEND_ENTRIES,
     INSTALL_SNAPSHOT,
@@ -51,11 +51,11 @@ from .msgpack_wire import (
     size_of_snapshot,
     takes_early_answer,
 )
+from .network import CLOSE_SECONDS, NetworkTransport
 from .snapshot_stream import CHUNKS_AHEAD, PATIENCE_SECONDS, SnapshotSender
 from .tcp_connection import Connection, listen
 from .tls import Tls, contexts
 from .tls_connection import TlsConnection
-from .workers import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -73,10 +73,9 @@ _HUNG_UP_OFTEN = 2
 _STRANGER_SECONDS = 10.0
 """So long a server that hung up on calls of pyraft's own, that often in a row, is not asked again."""
 _ACCEPT_AGAIN_SECONDS = 0.05
-_CLOSE_SECONDS = 5.0
 
 
-class TcpTransport(Transport):
+class TcpTransport(NetworkTransport["_Pool"]):
     """Serves and calls other servers over TCP."""
 
     def __init__(
@@ -108,32 +107,23 @@ class TcpTransport(Transport):
             raise ConfigError(f"max_pool={max_pool!r}: use a number of connections, 0 or more")
         if type(timeout) not in (int, float) or not 0 < timeout < _FOR_EVER:
             raise ConfigError(f"timeout={timeout!r}: use a number of seconds above 0")
+        super().__init__(f"pyraft-tcp-{bind}", _MAX_WORKERS)
         self._contexts = None if tls is None else contexts(tls)
         self._max_pool = max_pool
         self._timeout = float(timeout)
-        self._runtime: Runtime = ThreadRuntime()
-        self._lock = self._runtime.lock()
-        self._closed = False
-        self._handler: RpcHandler | None = None
-        self._pools: dict[str, _Pool] = {}
         self._inbound: Admission[_Inbound] = Admission(self._runtime, _MAX_INBOUND)
         self._snapshots: Admission[_Body] = Admission(self._runtime, _MAX_INBOUND_SNAPSHOTS)
-        self._workers = Workers(self._runtime, f"pyraft-tcp-{bind}", _MAX_WORKERS)
         self._accepting: Task | None = None
         self._over: Signal = self._runtime.signal()
         self._listener = listen(*split_address(bind, "bind"))
         host, _, port = advertised.rpartition(":")
         self._address = f"{host}:{self._listener.getsockname()[1]}" if int(port) == 0 else advertised
 
-    @property
-    def local_address(self) -> str:
-        return self._address
-
     def serve(self, handler: RpcHandler) -> None:
+        super().serve(handler)
         with self._lock:
             if self._closed:
                 raise TransportError(self._why_closed())
-            self._handler = handler
             self._accepting = self._runtime.spawn(f"pyraft-tcp-{self._address}-accept", self._accept)
 
     def call(self, peer: Server, request: Request, timeout: float) -> Response:
@@ -141,7 +131,7 @@ class TcpTransport(Transport):
         what = f"{call.name} to {peer.id} at {peer.address}"
         data = encode_request(request)
         deadline = self._runtime.now() + timeout
-        pool = self._pool(peer)
+        pool = self._connect(peer)
         if call.is_ours and pool.is_stranger:
             raise UnsupportedProtocolError(
                 f"{what}: that server does not know this call, as it showed before"
@@ -197,7 +187,7 @@ class TcpTransport(Transport):
         on_error: Callable[[RaftError], None],
     ) -> AppendPipeline:
         """See the interface.  Take no lock in ``on_reply`` that is held somewhere around ``close``."""
-        stream = _TcpPipeline(self, self._pool(peer), peer, on_reply, on_error)
+        stream = _TcpPipeline(self, self._connect(peer), peer, on_reply, on_error)
         self._submit(stream.run)
         return stream
 
@@ -212,30 +202,15 @@ class TcpTransport(Transport):
         what = f"snapshot to {peer.id} at {peer.address}"
         first = encode_install_snapshot(request, takes_early_answer=True)
         sender = SnapshotSender(self._runtime, what, request, source, timeout, is_over)
-        upload = _Upload(self, self._pool(peer), first, sender, timeout)
+        upload = _Upload(self, self._connect(peer), first, sender, timeout)
         self._submit(upload.write)
         return upload.run()
 
-    def forget(self, peer: Server) -> None:
-        with self._lock:
-            pool = self._pools.pop(peer.address, None)
-        if pool is not None:
-            pool.close()
-
-    def close(self) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            pools, self._pools = list(self._pools.values()), {}
+    def _stop(self, served: bool) -> None:
         self._over.set()
         self._stop_accepting()
-        for pool in pools:
-            pool.close()
         for inbound in self._inbound:
             inbound.end()
-        self._workers.shutdown(wait=False)
-        self._workers.join(_CLOSE_SECONDS)
 
     def _stop_accepting(self) -> None:
         if self._accepting is not None:
@@ -244,7 +219,7 @@ class TcpTransport(Transport):
             except OSError:  # not everywhere does that wake who accepts
                 with suppress(OSError):
                     socket.create_connection(self._listener.getsockname()[:2], 1.0).close()
-            self._accepting.join(_CLOSE_SECONDS)
+            self._accepting.join(CLOSE_SECONDS)
         self._listener.close()
 
     def _connection(self, sock: socket.socket | None = None, peer_host: str = "") -> Connection:
@@ -261,23 +236,14 @@ class TcpTransport(Transport):
         except ValueError as error:
             raise OSError(f"{peer_host!r} is no host for a certificate: {error}") from error
 
-    def _pool(self, peer: Server) -> _Pool:
-        pool = self._pools.get(peer.address)
-        if pool is not None:
-            return pool
-        with self._lock:
-            if self._closed:
-                raise TransportError(f"to {peer.id} at {peer.address}: {self._why_closed()}")
-            return self._pools.setdefault(peer.address, _Pool(self, peer.address))
+    def _new_connections(self, address: str) -> _Pool:
+        return _Pool(self, address)
 
     def _submit(self, job: Callable[[], None]) -> None:
         try:
             self._workers.submit(job)
         except RuntimeError as error:
             raise TransportError(self._why_closed()) from error
-
-    def _why_closed(self, otherwise: str = "") -> str:
-        return f"the transport at {self._address} is closed" if self._closed or not otherwise else otherwise
 
     # ── serving ──
 
@@ -454,6 +420,9 @@ class _Pool:
             connection.abort()
         for client in idle:
             client.connection.close()
+
+    def join(self, timeout: float) -> None:
+        """Nothing to wait for: its threads are the transport's workers."""
 
 
 class _TcpPipeline(AppendPipeline):
@@ -735,19 +704,7 @@ class _Inbound:
         except TransportError as error:
             pending.respond(TransportError(f"{call.name}: {error}"))
             return
-        try:
-            self._handler().receive(IncomingRpc(request, pending.respond, size_bytes, self.is_ended))
-        except RaftError as error:
-            pending.respond(error)
-        except Exception as error:
-            _log.exception("the handler failed on %s", call.name)
-            pending.respond(TransportError(f"the handler failed on {call.name}: {error!r}"))
-
-    def _handler(self) -> RpcHandler:
-        handler = self._transport._handler
-        if handler is None or self._transport._closed:
-            raise TransportError(f"the server at {self._transport._address} is closing")
-        return handler
+        self._transport._deliver(call.name, IncomingRpc(request, pending.respond, size_bytes, self.is_ended))
 
     def _wait_for_room(self) -> None:
         if not self._is_full():
@@ -785,12 +742,9 @@ class _Inbound:
             if not self._transport._snapshots.admit(body):
                 return TransportError(f"{_MAX_INBOUND_SNAPSHOTS} snapshots are coming in")
             self._transport._snapshots.name(body, request.header.id)
-            return self._handler().receive_snapshot(request, body)
         except RaftError as error:
             return error
-        except Exception as error:
-            _log.exception("the handler failed on %s", INSTALL_SNAPSHOT.name)
-            return TransportError(f"the handler failed on {INSTALL_SNAPSHOT.name}: {error!r}")
+        return self._transport._deliver_snapshot(INSTALL_SNAPSHOT.name, request, body)
 
 
 class _Body:

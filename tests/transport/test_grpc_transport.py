@@ -25,8 +25,10 @@ from pyraft.messages import (
     RequestVoteResponse,
     RpcHeader,
 )
+from pyraft.runtime import ThreadRuntime
 from pyraft.transport import GrpcTransport, Tls
 from pyraft.transport import grpc_transport as module
+from pyraft.transport.workers import Workers
 
 HEADER = RpcHeader("a", "10.0.0.1:7000")
 VOTE = RequestVoteRequest(HEADER, 7, 3, 2)
@@ -318,7 +320,7 @@ def test_an_error_answer_has_the_status_and_text_that_go_sends(raw):
 
 
 def test_a_call_the_peer_does_not_know(make):
-    foreign = grpc.server(module.Workers(module.ThreadRuntime(), "foreign", 4))
+    foreign = grpc.server(Workers(ThreadRuntime(), "foreign", 4))
     port = foreign.add_insecure_port("127.0.0.1:0")
     foreign.start()
     try:
@@ -336,7 +338,7 @@ def test_a_peer_that_answers_garbage(make, answer):
             lambda requests, context: (answer for _ in requests)
         ),
     }
-    workers = module.Workers(module.ThreadRuntime(), "foreign", 4)
+    workers = Workers(ThreadRuntime(), "foreign", 4)
     foreign = grpc.server(workers, handlers=[grpc.method_handlers_generic_handler("RaftTransport", handlers)])
     port = foreign.add_insecure_port("127.0.0.1:0")
     foreign.start()

@@ -32,6 +32,7 @@ from pyraft.messages import (
     RpcHeader,
     StandingRequest,
 )
+from pyraft.runtime import ThreadRuntime
 from pyraft.testing import check_transport
 from pyraft.transport import TcpTransport, Tls
 from pyraft.transport import msgpack_wire as wire
@@ -230,7 +231,7 @@ def test_a_peer_that_comes_back_is_reached_at_once_in_spite_of_old_connections(m
     with closing(TcpTransport(peer.address)) as again:
         again.serve(Answering())
         assert client.call(peer, VOTE, 10) == GRANTED
-        old = client._pools[peer.address]._idle[0]
+        old = client._peers[peer.address]._idle[0]
         again.close()
         eventually(lambda: not old.connection.is_quiet)
         with closing(TcpTransport(peer.address)) as third:
@@ -419,7 +420,7 @@ def test_a_go_server_is_not_asked_over_and_over_what_it_does_not_know(make, go_s
         return len(asked)
 
     assert [ask(), ask(), ask(), ask(StandingRequest(HEADER))] == [2, 4, 4, 4]
-    monkeypatch.setattr(module.ThreadRuntime, "now", lambda _: time.monotonic() + module._STRANGER_SECONDS)
+    monkeypatch.setattr(ThreadRuntime, "now", lambda _: time.monotonic() + module._STRANGER_SECONDS)
     assert [ask(), ask()] == [6, 6]
     client.forget(peer)
     assert ask() == 8
@@ -435,14 +436,14 @@ def test_a_server_that_started_again_is_asked_at_once(make):
     peer = peer_of(server)
     assert client.call(peer, VOTE, 10) == GRANTED  # leaves a connection, which ends with the server
     for _ in range(2):
-        client._pool(peer).hung_up_on(wire.call_of(READ_INDEX))
+        client._connect(peer).hung_up_on(wire.call_of(READ_INDEX))
     with pytest.raises(UnsupportedProtocolError):
         client.call(peer, READ_INDEX, 10)
     server.close()
 
     with closing(TcpTransport(server.local_address)) as again:
         again.serve(Knowing())
-        eventually(lambda: not client._pool(peer)._idle[0].connection.is_quiet)
+        eventually(lambda: not client._connect(peer)._idle[0].connection.is_quiet)
         assert client.call(peer, VOTE, 10) == GRANTED
         assert client.call(peer, READ_INDEX, 10).index == 9
 
