@@ -79,6 +79,17 @@ class NodeState:
     def is_voter(self) -> bool:
         return self.configurations.latest.is_voter(self.server_id)
 
+    @property
+    def may_be_needed(self) -> bool:
+        """Whether this server votes, or has given its vote back in an entry that may not be committed.
+
+        Those who lack that entry may not be able to elect anybody without it, so it has to stand
+        until the entry is committed; its own vote does not count (dissertation §4.2.2).
+        """
+        known = self.configurations
+        was_voter = known.latest_index > self.commit_index and known.committed.is_voter(self.server_id)
+        return self.is_voter or was_voter
+
     def save_ballot(self, ballot: Ballot) -> None:
         """Make ``ballot`` durable, then current.
 

@@ -133,7 +133,7 @@ class Follower:
         state = self._node.state
         if not state.configuration.servers:
             return "it knows no cluster yet; bootstrap one, or add it to one"
-        if not state.is_voter:
+        if not state.may_be_needed:
             return "it is not a voter of the configuration"
         if state.ballot.newborn is not None:
             return "its disk was empty, and it has not caught up with what it may have held before"

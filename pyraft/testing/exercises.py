@@ -175,9 +175,9 @@ class Exercises:
         cluster.judge.check_stopped(server, group)
 
     def _give_work(self, server: SimServer, raft: Raft) -> None:
-        """Leave commands in the server's queue, in one go."""
+        """Leave commands in the server's queue, in one go; they change nothing."""
         for number in range(_AT_WORK):
-            command = encode_command("end", ("put", f"{server.id}.{number}"))
+            command = encode_command(f"{server.id}.{number}", ("get",))
             with suppress(RaftError):
                 self._cluster.judge.asked(server, server.group, command, raft.apply(command, 0.0))
 

@@ -15,6 +15,7 @@ from . import adversaries as a
 from . import election_traps as e
 from . import faults as f
 from . import member_faults as m
+from . import member_traps as mt
 from . import restore_faults as r
 from . import thread_traps as t
 from .faults import Fault
@@ -51,6 +52,7 @@ KINDS: tuple[type[Fault], ...] = (
     *a.ADVERSARIES,
     *t.TRAPS,
     *e.ELECTION_TRAPS,
+    *mt.MEMBER_TRAPS,
 )
 """Every kind that may be drawn."""
 
@@ -182,6 +184,8 @@ PROFILES: dict[str, Profile] = {
             m.Reads,
             t.CutWithChange,
             t.CutWithChange,
+            mt.CutWithNonvoters,
+            mt.DemotesItself,
             f.Crash,
             f.Partition,
             f.Freeze,

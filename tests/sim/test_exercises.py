@@ -16,6 +16,7 @@ from pyraft.sessions import Session
 from pyraft.testing import SimCluster, Violation
 from pyraft.testing.adversaries import Plot
 from pyraft.testing.election_traps import ELECTION_TRAPS, AskFormerLeader, AskNewLeader, LateVotes
+from pyraft.testing.member_traps import MEMBER_TRAPS, CutWithNonvoters, DemotesItself
 from pyraft.testing.thread_traps import TRAPS, SnapshotInTheMiddle
 from pyraft.waiting import Waiters
 
@@ -129,6 +130,8 @@ def test_a_removed_server_that_is_never_brought_up_to_date_again(monkeypatch):
         (LateVotes, "holds the votes for"),
         (AskNewLeader, "asks who leads now"),
         (AskFormerLeader, "asks who has handed over"),
+        (CutWithNonvoters, "left with nonvoters"),
+        (DemotesItself, "demotes itself"),
         (SnapshotInTheMiddle, "takes a snapshot in the middle"),
     ],
 )
@@ -142,7 +145,7 @@ def test_a_trap_finds_its_moment(kind, moment, monkeypatch):
     assert moment in noted
 
 
-@pytest.mark.parametrize("kind", (*TRAPS, *ELECTION_TRAPS), ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", (*TRAPS, *ELECTION_TRAPS, *MEMBER_TRAPS), ids=lambda kind: kind.name)
 def test_a_trap_leaves_a_cluster_that_works(kind):
     with SimCluster(5, 3, faults=[kind(0.5, 2.0)]) as cluster:
         cluster.client(rate=20.0)

@@ -366,6 +366,26 @@ def test_a_removed_server_may_be_added_again_with_its_old_disk_or_an_empty_one(s
     assert cluster.judge.coverage["removed server added again"] >= 2
 
 
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_a_leader_that_gave_its_vote_back_unheard_stands_until_that_is_committed(start, is_removed):
+    cluster = start(servers=2, seed=19)
+    old, other = cluster.leader(), follower(cluster)
+    put(cluster, "x", "1")
+    cluster.partition([old], [other])
+    raft = old.raft
+    future = raft.remove_server(old.id) if is_removed else raft.demote_voter(old.id)
+    cluster.run(2)
+    assert isinstance(future.exception(), LeadershipLostError)
+    cluster.heal()
+
+    cluster.run_until(lambda: other.raft.state is RaftState.LEADER)
+
+    put(cluster, "x", "2")
+    assert list(members(cluster)) == ([other.id] if is_removed else sorted([old.id, other.id]))
+    assert [server.id for server in cluster.judge.members.voters] == [other.id]
+    cluster.check()
+
+
 def compact(cluster, server):
     """The server takes a snapshot and drops all of its log."""
     server.raft.snapshot().result(5)
