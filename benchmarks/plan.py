@@ -147,6 +147,7 @@ def everything() -> list[Group]:
         Group("restart", some, 3, kind="restart", config=no_snapshots, options={"lengths": lengths[:3]}),
         Group("restart-10m", some, 1, kind="restart", config=no_snapshots, options={"lengths": lengths[3:]}),
         Group("catch-up", some, 3, kind="catch_up", config=no_snapshots, options={"count": 10**6}),
+        *catching_up(),
     ]
 
 
@@ -163,4 +164,19 @@ def failover(rounds: int) -> Group:
     return Group("failover", subjects, rounds, kind="failover", config=timeouts, options={"kills": 5})
 
 
-PLANS = {"ours": ours, "peers": with_peers, "all": everything}
+def catching_up() -> list[Group]:
+    """Ten minutes: what writes notice of a follower that is a million entries behind."""
+    return [
+        Group(
+            "disturbed",
+            [OURS_TCP, OURS_GRPC],
+            3,
+            kind="disturbed",
+            seconds=4,
+            config={"snapshot_threshold": 1 << 40},
+            options={"count": 10**6},
+        )
+    ]
+
+
+PLANS = {"ours": ours, "peers": with_peers, "all": everything, "catch-up": catching_up}

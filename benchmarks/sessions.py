@@ -215,6 +215,39 @@ def catch_up(group: Group, subject: Subject, round: int, folder: Path) -> Figure
         return {"catch-up": figures}
 
 
+def disturbed(group: Group, subject: Subject, round: int, folder: Path) -> Figures:
+    """Writes one at a time without a follower, while it catches up what it missed, and when it has.
+
+    ``p99_times`` compares with those without it.
+    """
+    count = group.options["count"]
+    with Cluster(subject, folder, group.servers, group.config) as cluster:
+        leader = cluster.leader()
+        _warm_up(cluster, leader)
+        follower = next(server for server in cluster.servers if server.id != leader.id)
+        follower.close()
+        _fill(cluster, leader, count)
+        index = leader.ask("last_index")
+        found = {"without it": _one_at_a_time(cluster, leader, group)}
+        follower.start()
+        follower.wait_ready()
+        found["while it catches up"] = _one_at_a_time(cluster, leader, group)
+        if follower.ask("applied", index=0, seconds=0)["count"] >= count:
+            raise RuntimeError("it had caught up before the writes were timed: let it miss more")
+        follower.ask("applied", 3600, index=index, seconds=3590)
+        found["when it has"] = _one_at_a_time(cluster, leader, group)
+        cluster.check_equal(seconds=600)
+    base = found["without it"]["p99_us"]
+    return {work: {**figures, "p99_times": figures["p99_us"] / base} for work, figures in found.items()}
+
+
+def _one_at_a_time(cluster: Cluster, leader: Server, group: Group) -> dict[str, float]:
+    figures = cluster.run(
+        leader, workload="clients", clients=1, size=SIZE, seconds=group.seconds, warm_up=group.warm_up
+    )
+    return {name: figures[name] for name in ("p50_us", "p99_us", "p999_us")}
+
+
 def failover(group: Group, subject: Subject, round: int, folder: Path) -> Figures:
     """Seconds from the leader's SIGKILL, under load, to the next acknowledged write."""
     chance = random.Random(f"{subject.name} {round}")
@@ -241,5 +274,6 @@ KINDS: dict[str, Callable[[Group, Subject, int, Path], Any]] = {
     "length": length,
     "restart": restart,
     "catch_up": catch_up,
+    "disturbed": disturbed,
     "failover": failover,
 }

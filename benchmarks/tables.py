@@ -22,7 +22,15 @@ _COSTS = {
     "leader_rss_anon_mib": "leader's anonymous memory, MiB",
     "follower_rss_anon_mib": "a follower's anonymous memory, MiB",
 }
-_PLAIN = ("p50_us", "per_second", "seconds", "core_percent", "leader_grew_mib", *list(_COSTS)[-2:])
+_PLAIN = (
+    "p99_times",
+    "p50_us",
+    "per_second",
+    "seconds",
+    "core_percent",
+    "leader_grew_mib",
+    *list(_COSTS)[-2:],
+)
 
 Values = dict[tuple[str, str, str, str], dict[int, float]]
 """By group, work, subject and figure: the value of each round."""
@@ -115,7 +123,8 @@ def plain_tables(group: Group, values: Values) -> list[str]:
     lines = []
     names = dict.fromkeys((work, figure) for name, work, _, figure in values if name == group.name)
     for work, figure in names:
-        if figure not in _PLAIN or (figure == "per_second" and (work, "p50_us") in names):
+        shown = (*_PLAIN, *_LATENCIES) if group.kind == "disturbed" else _PLAIN
+        if figure not in shown or (figure == "per_second" and (work, "p50_us") in names):
             continue
         cells = [_figure(values, group, work, subject, figure) for subject in group.subjects]
         lines.append([f"{work}, {figure.replace('_', ' ')}", *cells])

@@ -171,7 +171,15 @@ def test_every_plan_has_at_least_three_rounds_of_each_load(name):
 
 def test_the_plans_cover_what_they_promise():
     every = PLANS["all"]()
-    assert {group.kind for group in every} == {"load", "idle", "length", "restart", "catch_up", "failover"}
+    assert {group.kind for group in every} == {
+        "load",
+        "idle",
+        "length",
+        "restart",
+        "catch_up",
+        "disturbed",
+        "failover",
+    }
     assert {group.servers for group in every} == {1, 3, 5, 7}
     assert sum(group.rounds * group.options["kills"] for group in every if group.kind == "failover") == 100
     assert {16, 64, 256, 1024, 4096} <= {
