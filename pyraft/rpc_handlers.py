@@ -224,8 +224,9 @@ def stranded(state: NodeState, leader: RpcHeader) -> CorruptStoreError:
     return CorruptStoreError(
         f"{state.server_id} stands on a snapshot of entry {snapshot.index} (term {snapshot.term}), and the log of its "
         f"leader {leader.id} went another way. That happens when a snapshot from outside is restored and the leader "
-        f"is lost before a majority has it: then wipe this server's directory and let it rejoin as a new member. "
-        f"If nobody restored one, keep both servers' data directories and report a bug: Raft forbids this (§5.4)"
+        f"is lost before a majority has it, or when several servers were recovered by hand: then wipe this server's "
+        f"directory and let it rejoin as a new member. If nobody did either, keep both servers' data directories and "
+        f"report a bug: Raft forbids this (§5.4)"
     )
 
 

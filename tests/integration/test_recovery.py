@@ -438,6 +438,11 @@ def test_of_survivors_that_were_recovered_with_different_logs_none_acknowledges_
             b"old %d" % n for n in range(2, 15)
         ]  # and nothing mixed up
 
+        cluster.write(3, among=["n1", "n2"])  # now their log goes as far as n3's snapshot, and differs
+        failure = eventually(lambda: cluster.members["n3"].raft.failure, "n3 stops, and says why")
+        assert "recovered by hand" in str(failure)
+        assert "wipe this server's directory" in str(failure)
+
 
 def refuses(message):
     return isinstance(message, AppendEntriesResponse) and not message.success
