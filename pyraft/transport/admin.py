@@ -26,6 +26,7 @@ from ..futures import IndexFuture, RaftFuture
 from ..log import Log, LogType
 from ..runtime import Runtime, Signal
 from . import raft_admin_pb2 as pb
+from .leader_health import HEALTH_SERVICE, LeaderHealth
 
 _log = logging.getLogger(__name__)
 
@@ -88,18 +89,23 @@ class AdminService:
         self._operations: dict[str, _Operation] = {}
         self._shutdown: _Operation | None = None
         self._shutdown_heard: Signal = runtime.signal()
+        self._health = LeaderHealth(runtime)
 
     def attach(self, raft: Administered) -> None:
         """From now on it is ``raft`` that is controlled."""
         self._raft = raft
+        self._health.attach(raft)
 
     def close(self) -> None:
         """The server that was controlled has gone.  Callers who wait are woken by grpc, which stops."""
         self._raft = None
         self._shutdown_heard.set()
 
-    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-        """The calls of the service, by name."""
+    def services(self) -> dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]]:
+        """What is served: calls by name, of services by name."""
+        return {SERVICE: self._handlers(), HEALTH_SERVICE: self._health.handlers()}
+
+    def _handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         calls: dict[str, tuple[Any, Callable[[Any, grpc.ServicerContext], Any]]] = {
             name: (request, partial(self._begin, name, begin)) for name, (request, begin) in _BEGUN.items()
         }

@@ -38,7 +38,7 @@ from ..messages import (
 )
 from ..runtime import Inbox, Runtime, Task
 from .addresses import check_advertised, split_address
-from .admin import SERVICE, AdminService
+from .admin import AdminService
 from .admission import Admission
 from .base import AppendPipeline, IncomingRpc, RpcHandler
 from .network import NetworkTransport
@@ -724,7 +724,7 @@ def _handlers(transport: GrpcTransport) -> list[grpc.GenericRpcHandler]:
         transport._answer_snapshot
     )
     if transport._admin is not None:
-        by_service[SERVICE] = transport._admin.handlers()
+        by_service |= transport._admin.services()
     return [grpc.method_handlers_generic_handler(service, calls) for service, calls in by_service.items()]
 
 

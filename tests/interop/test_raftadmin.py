@@ -1,10 +1,7 @@
 """The raftadmin command of the Go world drives our servers."""
 
-import os
 import re
-import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -14,32 +11,23 @@ from pyraft.logstore import InmemStore
 from pyraft.snapshots import InmemSnapshotStore
 from pyraft.transport import GrpcTransport
 from tests.integration.clusters import Recorder, config, eventually
+from tests.interop.markers import built_or_skip
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(600)]
-
-MODULE = Path(__file__).parent / "go" / "raftadmin"
 
 
 @pytest.fixture(scope="module")
 def raftadmin(tmp_path_factory):
     """Runs the command: raftadmin(address, command, arguments...) returns its last response."""
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("there is no Go to build the command with")
     program = tmp_path_factory.mktemp("go") / "raftadmin"
-    built = subprocess.run(
-        [go, "build", "-o", program, "github.com/Jille/raftadmin/cmd/raftadmin"],
-        cwd=MODULE,
-        env={**os.environ, "GOFLAGS": "-mod=readonly"},
-        capture_output=True,
-        text=True,
-    )
-    if built.returncode:
-        pytest.skip(f"the command cannot be built: {built.stderr[-500:]}")
+    built_or_skip("raftadmin", "github.com/Jille/raftadmin/cmd/raftadmin", program)
 
-    def run(address, command, *arguments):
+    def run(address, command, *arguments, options=()):
         done = subprocess.run(
-            [program, address, command, *map(str, arguments)], capture_output=True, text=True, timeout=120
+            [program, *options, address, command, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert done.returncode == 0, done.stderr
         # Its text has one or two spaces after a colon, as it likes.
@@ -103,6 +91,9 @@ def test_the_go_command_drives_a_cluster(raftadmin, cluster):
 
     assert raftadmin(a1, "leadership_transfer_to_server", "n2", a2) == ""
     assert raftadmin(a2, "state") == "state:LEADER"
+    everybody = f"multi:///{a1},{a2},{a3}"
+    assert raftadmin(everybody, "leader", options=["--leader"]) == f'address:"{a2}"'
+    assert raftadmin(everybody, "verify_leader", options=["--leader"]) == ""
     assert raftadmin(a2, "leadership_transfer") == ""
     assert raftadmin(a1, "state") == "state:LEADER"
     assert raftadmin(a1, "demote_voter", "n2", 0).startswith("index:")

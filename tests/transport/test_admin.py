@@ -16,7 +16,7 @@ from pyraft.futures import ApplyFuture, IndexFuture, RaftFuture
 from pyraft.logstore import InmemStore
 from pyraft.runtime import ThreadRuntime
 from pyraft.snapshots import InmemSnapshotStore
-from pyraft.transport import GrpcTransport, admin
+from pyraft.transport import GrpcTransport, admin, leader_health
 from pyraft.transport import raft_admin_pb2 as pb
 from tests.integration.clusters import Recorder, config, eventually
 
@@ -335,3 +335,68 @@ def test_a_real_server_is_controlled_and_shut_down():
     finally:
         client.channel.close()
         raft.shutdown().result()
+
+
+# ── who leads ──
+
+
+def health(client, call, service=b"quis.RaftLeader", timeout=20.0):
+    path = f"/grpc.health.v1.Health/{call}"
+    request = b"\x0a" + bytes((len(service),)) + service if service else b""
+    if call == "Check":
+        return client.channel.unary_unary(path)(request, timeout=timeout)
+    return client.channel.unary_stream(path)(request, timeout=timeout)
+
+
+SERVING, NOT_SERVING, SERVICE_UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"
+
+
+def test_the_leader_alone_is_healthy(raft, client):
+    assert health(client, "Check") == NOT_SERVING
+    raft.state = RaftState.LEADER
+    assert health(client, "Check") == SERVING
+    assert health(client, "Check", b"") == SERVING
+    with pytest.raises(grpc.RpcError) as unknown:
+        health(client, "Check", b"other")
+    assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_who_watches_hears_of_each_change(raft, client):
+    watching = health(client, "Watch", timeout=None)
+    assert next(watching) == NOT_SERVING
+    for state, status in [(RaftState.LEADER, SERVING), (RaftState.FOLLOWER, NOT_SERVING)] * 2:
+        raft.state = state
+        assert next(watching) == status
+    watching.cancel()
+    assert next(health(client, "Watch", b"other")) == SERVICE_UNKNOWN
+
+
+def test_only_so_many_watch_and_those_who_have_gone_make_room(raft, client, monkeypatch):
+    monkeypatch.setattr(leader_health, "_MAX_WATCHERS", 2)
+    watching = [health(client, "Watch", timeout=None) for _ in range(2)]
+    assert [next(one) for one in watching] == [NOT_SERVING] * 2
+    with pytest.raises(grpc.RpcError, match="2 clients are watching"):
+        next(health(client, "Watch"))
+    watching[0].cancel()
+
+    def is_let_in():
+        try:
+            return next(health(client, "Watch")) == NOT_SERVING
+        except grpc.RpcError:
+            return False
+
+    eventually(is_let_in, "there is room again")
+
+
+def test_a_transport_that_closes_ends_the_watching(raft):
+    with controlled(raft) as client:
+        watching = health(client, "Watch", timeout=None)
+        assert next(watching) == NOT_SERVING
+    with pytest.raises(grpc.RpcError):
+        next(watching)
+
+
+def test_without_admin_nobody_is_told_who_leads(raft):
+    with controlled(raft, admin=False) as client, pytest.raises(grpc.RpcError) as refused:
+        health(client, "Check")
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
