@@ -54,7 +54,8 @@ def test_the_life_of_a_cluster_of_processes_under_writes(tmp_path):
         writer.goes_on()
         cluster.start(killed)
 
-        wiped = next(id for id in cluster.running if id not in (killed, cluster.leader().id))
+        spared = {killed, cluster.leader().id}  # asked once: on a busy machine it may change
+        wiped = next(id for id in cluster.running if id not in spared)
         cluster.kill(wiped)
         cluster.change("remove_server", wiped)
         cluster.wipe(wiped)
