@@ -56,7 +56,8 @@ def standings(groups: Sequence[Group], values: Values) -> list[Standing]:
 
 
 def _store(store: str) -> list[Subject]:
-    return [each for each in EVERY.values() if each.library == "hashicorp" and each.store == store]
+    """Every setting of the store: what they can do at best is the best of these."""
+    return [each for each in EVERY.values() if each.library == "hashicorp" and each.store.startswith(store)]
 
 
 def _best(values: Values, group: Group, subjects: Sequence[Subject], works: Sequence[str]) -> float | None:

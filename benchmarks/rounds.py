@@ -49,7 +49,11 @@ def run(
         began = time.monotonic()
         session = _attempt(group, subject, round, results, measure, home)
         took = time.monotonic() - began
-        said = f"VOID: {session.void.strip().splitlines()[-1]}" if session.void else _short(session.figures)
+        said = (
+            f"VOID: {session.void.strip().splitlines()[-1]}"
+            if session.void
+            else _short(group, session.figures)
+        )
         tell(f"[{took:5.1f} s] {group.name}, round {round + 1} of {group.rounds}, {subject.name}: {said}")
         if session.void:
             missing.append(session)
@@ -76,12 +80,14 @@ def _attempt(
     return session
 
 
-def _short(figures: Figures) -> str:
+def _short(group: Group, figures: Figures) -> str:
+    """The figure of each work that tables show, so that a long run shows where it is."""
+    shown = {work.name: work.figure for work in group.works}
     parts = []
     for name, values in figures.items():
-        for figure in ("p50_us", "seconds", "core_percent", "per_second"):
-            if figure in values and not (figure == "p50_us" and values.get("per_second", 0) > 5000):
-                parts.append(f"{name} {_number(values[figure])}")
+        for figure in (shown.get(name, ""), "seconds", "core_percent", "per_second", "failed"):
+            if figure in values:
+                parts.append(f"{name} {_number(values[figure])}" if figure != "failed" else f"{name} FAILED")
                 break
     return ", ".join(parts)
 

@@ -38,7 +38,9 @@ class Subject:
             "lmdb": "LMDB",
             "memory": "memory",
             "boltdb": "boltdb",
+            "boltdb-cached": "boltdb with LogCache",
             "wal": "raft-wal",
+            "wal-cached": "raft-wal with LogCache",
             "journal": "journal",
         }
         libraries = {"pyraft": "pyraft", "hashicorp": "Go", "pysyncobj": "PySyncObj"}
@@ -80,6 +82,7 @@ GO = [
     for transport in ("tcp", "grpc")
     for tuned in (False, True)
 ]
+GO += [Subject("hashicorp", store, "tcp", True) for store in ("boltdb-cached", "wal-cached")]
 GO_MEMORY = [Subject("hashicorp", "memory", "tcp", tuned) for tuned in (False, True)]
 PYSYNCOBJ = Subject("pysyncobj", "journal", "tcp")
 EVERY = {subject.name: subject for subject in [*OURS, *GO, *GO_MEMORY, PYSYNCOBJ]}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	transport "github.com/Jille/raft-grpc-transport"
@@ -39,6 +40,9 @@ type store interface {
 	raft.StableStore
 }
 
+// cachedEntries is more than is ever on its way to a follower, so that none is read from the disk again.
+const cachedEntries = 16384
+
 type node struct {
 	id    string
 	raft  *raft.Raft
@@ -68,7 +72,13 @@ func open(given settings) (*node, error) {
 		return nil, err
 	}
 	fsm := &tally{}
-	server, err := raft.NewRaft(config, fsm, store, store, snapshots, trans)
+	var logs raft.LogStore = store
+	if strings.HasSuffix(given.Store, "-cached") {
+		if logs, err = raft.NewLogCache(cachedEntries, store); err != nil {
+			return nil, err
+		}
+	}
+	server, err := raft.NewRaft(config, fsm, logs, store, snapshots, trans)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +112,7 @@ func setSeconds(field *time.Duration, seconds *float64) {
 }
 
 func openStore(given settings) (store, error) {
-	switch given.Store {
+	switch strings.TrimSuffix(given.Store, "-cached") {
 	case "boltdb":
 		return raftboltdb.NewBoltStore(filepath.Join(given.Path, "raft.db"))
 	case "wal":
