@@ -131,6 +131,17 @@ def test_ratios_are_taken_against_the_peer_at_its_best():
     assert not by_name["largest throughput, pyraft, LMDB, TCP / Go, boltdb, at its best"].is_reached
 
 
+def test_what_is_only_reported_is_neither_reached_nor_missed():
+    cached = EVERY["hashicorp-wal-cached-tcp-tuned"]
+    which = group(subjects=[OURS_TCP, cached])
+    found = rates(which, OURS_TCP, "outstanding-64", 1000) + rates(which, cached, "outstanding-64", 4000)
+
+    text = ratios.table([which], tables.values_of([which], found))
+
+    what = "largest throughput, pyraft, LMDB, TCP / Go, wal with LogCache, at its best"
+    assert cells(text, what) == ["0.25 ×", "–", "–"]
+
+
 def test_of_times_less_is_better():
     which = group()
     found = [
