@@ -29,6 +29,7 @@ from pyraft.runtime import ThreadRuntime
 from pyraft.transport import GrpcTransport, Tls
 from pyraft.transport import grpc_transport as module
 from pyraft.transport.workers import Workers
+from tests.certificates import make_tls
 
 HEADER = RpcHeader("a", "10.0.0.1:7000")
 VOTE = RequestVoteRequest(HEADER, 7, 3, 2)
@@ -565,6 +566,12 @@ def test_importing_transports_does_not_import_grpc():
 
 
 # ── TLS ──
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """Makes certificates, each call with an authority of its own."""
+    return lambda name: make_tls(tmp_path_factory.mktemp(name), name)
 
 
 def test_mutual_tls(make, authority):

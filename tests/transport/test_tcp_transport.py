@@ -37,6 +37,7 @@ from pyraft.testing import check_transport
 from pyraft.transport import TcpTransport, Tls
 from pyraft.transport import msgpack_wire as wire
 from pyraft.transport import tcp_transport as module
+from tests.certificates import make_tls
 
 HEADER = RpcHeader("a", "10.0.0.1:7000")
 VOTE = RequestVoteRequest(HEADER, 7, 3, 2)
@@ -645,6 +646,12 @@ def test_a_sender_that_falls_silent_is_given_up(make, monkeypatch):
 
 
 # ── TLS ──
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """Makes certificates, each call with an authority of its own."""
+    return lambda name: make_tls(tmp_path_factory.mktemp(name), name)
 
 
 def test_it_keeps_every_promise_over_tls(authority):
