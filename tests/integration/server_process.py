@@ -152,6 +152,8 @@ class Orders:
 
     def change(self, what: str, *arguments: str) -> str:
         """One change of members or leadership: ``ok``, or why the leader must be asked once more."""
+        if what == "remove_server" and arguments[0] not in self.members():
+            return "ok"  # it was asked for before, and the answer was lost with the leadership
         try:
             getattr(self._raft, what)(*arguments).result(timeout=PATIENCE)
         except (NotLeaderError, OutcomeUnknownError) as error:
