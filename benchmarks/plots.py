@@ -11,7 +11,15 @@ from .plan import Group
 from .subjects import Subject
 from .tables import Values, failover_seconds
 
-_STYLES = {"pyraft": "-", "hashicorp": "--", "pysyncobj": ":"}
+_COLOURS = {
+    "lmdb": "tab:blue",
+    "memory": "tab:cyan",
+    "boltdb": "tab:orange",
+    "boltdb-cached": "tab:brown",
+    "wal": "tab:green",
+    "wal-cached": "tab:olive",
+    "journal": "tab:gray",
+}
 
 
 def is_possible() -> bool:
@@ -35,7 +43,7 @@ def draw(groups: Sequence[Group], values: Values, folder: Path, command: str) ->
 
     made = []
     for name, plot in PICTURES.items():
-        figure, axes = pyplot.subplots(figsize=(9, 5.5))
+        figure, axes = pyplot.subplots(figsize=(10, 5.5))
         if plot(axes, groups, values):
             axes.grid(True, alpha=0.3)
             figure.text(0.01, 0.01, command, fontsize=7, color="gray")
@@ -56,7 +64,13 @@ def throughput_over_clients(axes: Any, groups: Sequence[Group], values: Values) 
         _line(axes, _points(group, subject, values, "clients", "per_second"), subject)
         if subject.library == "pyraft":
             dots = _points(group, subject, values, "tasks", "per_second")
-            _line(axes, dots, subject, f"{subject.title}, asyncio tasks", marker="x")
+            _line(
+                axes,
+                dots,
+                subject,
+                f"{subject.title}, asyncio tasks",
+                "x" if subject.transport == "tcp" else "+",
+            )
     axes.set(xscale="log", yscale="log", xlabel="clients, each waiting for its own command")
     axes.set(ylabel="commands per second", title="Throughput over clients: 3 servers, 128-byte commands")
     return _legend(axes)
@@ -156,18 +170,26 @@ def _points(
 
 
 def _line(
-    axes: Any, points: list[tuple[float, float]], subject: Subject, label: str = "", marker: str = "o"
+    axes: Any, points: list[tuple[float, float]], subject: Subject, label: str = "", marker: str = ""
 ) -> None:
-    if points:
-        style = _STYLES[subject.library]
-        axes.plot(
-            *zip(*points, strict=True), style, marker=marker, markersize=4, label=label or subject.title
-        )
+    """Colour: the store; marker: the transport; thick: this library; dashed: the others at their defaults."""
+    if not points:
+        return
+    is_ours = subject.library == "pyraft"
+    axes.plot(
+        *zip(*points, strict=True),
+        linestyle="-" if is_ours or subject.tuned else "--",
+        color=_COLOURS[subject.store],
+        linewidth=2.4 if is_ours else 1.2,
+        marker=marker or {"tcp": "o", "grpc": "s"}[subject.transport],
+        markersize=5,
+        label=label or subject.title,
+    )
 
 
 def _legend(axes: Any) -> bool:
     """Whether there is anything in the picture."""
     if not axes.get_legend_handles_labels()[0]:
         return False
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return True
