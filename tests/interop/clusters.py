@@ -280,8 +280,9 @@ class Cluster:
     def running(self) -> list[Member]:
         return [member for member in self.members.values() if member.process is not None]
 
-    def bootstrap(self, by: Member) -> None:
-        by.ask("bootstrap", servers=[self.entry(member) for member in self.members.values()])
+    def bootstrap(self, *by: Member) -> None:
+        for member in by:
+            member.ask("bootstrap", servers=[self.entry(other) for other in self.members.values()])
 
     def entry(self, member: Member, suffrage: str = "Voter") -> dict[str, str]:
         return {"id": member.id, "address": member.address, "suffrage": suffrage}

@@ -125,6 +125,10 @@ class Orders:
     def verify(self) -> None:
         self._raft.verify_leader().result()
 
+    def read_index(self) -> int:
+        """Of the Python server alone: from which index on a read is linearizable."""
+        return self._raft.read_index(PATIENCE).result()
+
     def snapshot(self) -> int:
         future = self._raft.snapshot()
         future.result()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 from tests.interop.clients import Writers
-from tests.interop.clusters import PATIENCE, Cluster, Member, NotDoneError, eventually
+from tests.interop.clusters import PATIENCE, Cluster, Member, NotDoneError, done, eventually
 
 MIB = 1024 * 1024
 P = ParamSpec("P")
@@ -39,6 +39,25 @@ def both_lead(cluster: Cluster, small: int = 200) -> None:
             cluster.apply(size)
         cluster.write(small)
         cluster.converge()
+
+
+@step
+def reads_need_a_leader_that_knows_of_them(cluster: Cluster) -> None:
+    """A Python server that asks a Go leader for a read index is told so; one that leads itself knows."""
+    python = cluster.of("py")
+
+    def is_refused() -> bool:
+        cluster.lead(cluster.of("go"))
+        try:
+            python.ask("read_index")
+        except NotDoneError as error:
+            return "is it a Go server?" in str(error)
+        return False
+
+    eventually(is_refused, "a Go leader is no help")
+    cluster.lead(python)
+    cluster.write(1)
+    eventually(lambda: done(python, "read_index"), "it leads and has committed an entry")
 
 
 @step
@@ -110,7 +129,7 @@ def snapshot_is_sent(cluster: Cluster, leader: Member, follower: Member) -> None
     """Who was away gets a snapshot of more than any message can carry."""
     cluster.lead(leader)
     cluster.converge()
-    cluster.kill(follower.id)
+    cluster.stop(follower.id)
     for _ in range(4):  # more than a Python leader keeps in memory
         cluster.apply(3 * MIB - 1024)
     cluster.write(20)

@@ -14,6 +14,7 @@ from tests.interop.stories import (
     leaders_die_under_load,
     members_change,
     old_leader_returns,
+    reads_need_a_leader_that_knows_of_them,
     snapshot_contradicts_the_log,
     snapshot_is_sent,
 )
@@ -37,12 +38,11 @@ MIXED_FIVE = ("go", "py", "go", "py", "go")
 )
 def test_life_of_a_mixed_cluster(go_server, tmp_path, transport, languages):
     with Cluster(tmp_path, languages, transport, go_server) as cluster:
-        cluster.start()
-        most = max(("go", "py"), key=languages.count)
-        cluster.bootstrap(cluster.of(most))
+        begin(cluster)
         go, python = cluster.of("go"), cluster.of("py")
 
         both_lead(cluster)
+        reads_need_a_leader_that_knows_of_them(cluster)
         cut_off_follower_disturbs_nobody(cluster, follower=python, leader=go)
         cut_off_follower_disturbs_nobody(cluster, follower=go, leader=python)
         for language in ("go", "py"):
@@ -52,6 +52,33 @@ def test_life_of_a_mixed_cluster(go_server, tmp_path, transport, languages):
         members_change(cluster, leader=python, language="go")
         snapshot_is_sent(cluster, leader=go, follower=python)
         snapshot_is_sent(cluster, leader=python, follower=go)
+
+
+def begin(cluster):
+    """Start and bootstrap: by one server, or by all at once as ``Raft.open(bootstrap=...)`` does."""
+    go = [member for member in cluster.members.values() if member.language == "go"]
+    python = [member for member in cluster.members.values() if member.language == "py"]
+    if len(python) == 1:
+        cluster.start()
+        cluster.bootstrap(go[0])
+    elif len(go) == 1:
+        cluster.start()
+        cluster.bootstrap(python[0])
+    else:
+        for member in python:
+            member.settings["members"] = {id: each.address for id, each in cluster.members.items()}
+        cluster.start()
+        cluster.bootstrap(*go)
+        # A Go server cannot say how much it holds.  If it has been in an election already, a Python
+        # server votes only after the next one: its disk might have been wiped.
+        for member in python:
+            eventually(
+                lambda member=member: member.status()["members"], f"{member.id} has heard of the cluster"
+            )
+        cluster.lead(go[0])
+        cluster.lead(go[1])
+        cluster.write(1)
+    cluster.leader()
 
 
 @at_length
@@ -92,7 +119,9 @@ def test_go_with_other_settings(go_server, tmp_path, transport, settings):
         for language in ("go", "py"):
             old_leader_returns(cluster, language)
             frozen_leader_wakes_up(cluster, language)
-        if settings.get("store") != "wal":  # which may refuse to start after a crash
+        # raft-wal v0.4.0 does not open again what it has cut: "sealed segment has no index block".
+        if settings.get("store") != "wal":
+            snapshot_is_sent(cluster, leader=cluster.of("py"), follower=cluster.of("go"))
             leaders_die_under_load(cluster)
 
 

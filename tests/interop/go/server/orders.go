@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -176,7 +177,13 @@ func commands(s *server, a arguments) (interface{}, error) {
 }
 
 func shutdown(s *server, _ arguments) (interface{}, error) {
-	return nil, s.raft.Shutdown().Error()
+	if err := s.raft.Shutdown().Error(); err != nil {
+		return nil, err
+	}
+	if store, closes := s.store.(io.Closer); closes {
+		return nil, store.Close()
+	}
+	return nil, nil
 }
 
 // outcome says what an error means for a command: "refused" is in nobody's log, "unknown" may be applied yet.

@@ -39,6 +39,7 @@ type server struct {
 	raft    *raft.Raft
 	chain   *chain
 	carrier raft.Transport
+	store   raft.LogStore
 }
 
 func open(s settings) (*server, error) {
@@ -74,7 +75,7 @@ func open(s settings) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &server{node, state, carrier}, nil
+	return &server{node, state, carrier, logs}, nil
 }
 
 func openStore(s settings) (raft.LogStore, raft.StableStore, error) {
