@@ -147,6 +147,8 @@ class Exercises:
             cluster.run(0)
         except (RaftError, TimeoutError):
             return  # somebody else leads
+        cluster.crash(server)  # by what its log says of the members it goes from now on
+        cluster.revive(server)
         self._check_returned(server, raft)
 
     def check_end_at_work(self, server: SimServer) -> None:

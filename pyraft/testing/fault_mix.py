@@ -17,6 +17,7 @@ from . import faults as f
 from . import member_faults as m
 from . import member_traps as mt
 from . import restore_faults as r
+from . import snapshot_traps as st
 from . import thread_traps as t
 from .faults import Fault
 
@@ -53,6 +54,7 @@ KINDS: tuple[type[Fault], ...] = (
     *t.TRAPS,
     *e.ELECTION_TRAPS,
     *mt.MEMBER_TRAPS,
+    *st.SNAPSHOT_TRAPS,
 )
 """Every kind that may be drawn."""
 
@@ -133,9 +135,8 @@ PROFILES: dict[str, Profile] = {
     "snapshots": Profile(
         (
             f.AskForSnapshot,
-            t.NeedlessSnapshot,
+            st.NeedlessSnapshot,
             a.CrashInSnapshot,
-            t.SnapshotInTheMiddle,
             f.SlowFsm,
             f.DamagedSnapshot,
             f.Crash,
@@ -146,6 +147,18 @@ PROFILES: dict[str, Profile] = {
         ),
         every=(1.0, 2.0),
         lasting=(0.3, 1.0, 2.0),
+    ),
+    "snapshots sent": Profile(
+        (
+            st.NeedlessSnapshot,
+            st.ContradictingSnapshot,
+            st.SnapshotInTheMiddle,
+            a.CrashInSnapshot,
+            m.Churn,
+        ),
+        every=(0.5, 1.0),
+        lasting=(3.0, 8.0),
+        share=0.5,
     ),
     "threads": Profile(
         (f.StarveThreads, a.StarveAtQueue, a.OldSessionReplies, f.RaisingFsm, t.HeldReplicator),
@@ -229,13 +242,15 @@ PROFILES: dict[str, Profile] = {
 _STRAY = 0.3  # the probability that a kind from elsewhere joins
 _RESTORES = 0.1  # ... that operators restore snapshots from outside
 
-_LOSE_DISKS = (f.LostDisk, f.DamagedSnapshot)
-"""Never in a mix with Churn, because of two limits of a wiped server (ARCHITECTURE.md, decision 15).
+_CHANGE_MEMBERS: tuple[type[Fault], ...] = (m.Churn, t.CutWithChange, *mt.MEMBER_TRAPS)
+_LOSE_DISKS: tuple[type[Fault], ...] = (f.LostDisk, f.DamagedSnapshot)
+"""Never in a mix with what changes members: of two voters both are needed, and there are two more limits.
 
-It asks the voters of its map, and of the configurations that those have.  While a change is not
-committed, a new voter may lead whom none of them knows, and nobody tells of what was promised to it.
-And for a server that was removed and is gone for good it waits in vain, until its operator
-corrects the map.  So operators replace no disk while members change; these mixes would."""
+A wiped server (ARCHITECTURE.md, decision 15) asks the voters of its map, and of the configurations
+that those have.  While a change is not committed, a new voter may lead whom none of them knows, and
+nobody tells of what was promised to it.  And for a server that was removed and is gone for good it
+waits in vain, until its operator corrects the map.  So operators replace no disk while members
+change; these mixes would."""
 
 
 def draw_faults(rng: random.Random, profile: str | None = None) -> list[Fault]:
@@ -258,7 +273,7 @@ def draw_faults(rng: random.Random, profile: str | None = None) -> list[Fault]:
         stray = rng.choice(KINDS)
         if stray not in chosen:
             chosen.append(stray)
-    if m.Churn in chosen:
+    if any(kind in chosen for kind in _CHANGE_MEMBERS):
         chosen = [kind for kind in chosen if kind not in _LOSE_DISKS]
     return [_draw(rng, kind, mix) for kind in chosen]
 
@@ -272,7 +287,7 @@ def draw_apart(rng: random.Random, chosen: list[Fault]) -> list[Fault]:
     every, lasting = rng.choice([1.0, 3.0]), rng.choice([1.0, 3.0])
     if rng.random() >= _RESTORES:
         return []
-    if any(isinstance(fault, m.Churn | f.LostDisk | f.DamagedSnapshot) for fault in chosen):
+    if any(isinstance(fault, (*_CHANGE_MEMBERS, *_LOSE_DISKS)) for fault in chosen):
         return []
     return [r.Restores(every, lasting)]
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import random
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..errors import RaftError
 from .adversaries import Plot, _next_leader, _others, leads
 from .member_faults import _ask, _read
 from .question_watch import Kind
 from .thread_traps import CutWithChange
 
 if TYPE_CHECKING:
-    from ..raft import Raft
     from .cluster import SimCluster
 
 
@@ -24,8 +21,8 @@ def _give_votes_back(plot: Plot) -> None:
     for server in list(cluster.servers.values()):
         leader = _next_leader(plot)
         member = cluster.judge.members.find(server.id)
-        if leader.raft is not None and member is not None and not cluster.judge.members.is_voter(server.id):
-            CutWithChange._change(plot, leader, leader.raft, server)
+        if member is not None and not cluster.judge.members.is_voter(server.id):
+            CutWithChange._change(plot, leader, server)
             plot.wait(lambda: cluster.judge.members.is_voter(server.id), 1.0)  # noqa: B023
 
 
@@ -36,12 +33,12 @@ class CutWithNonvoters(CutWithChange):
 
     def act(self, plot: Plot, rng: random.Random) -> None:
         cluster, leader = plot.cluster, _next_leader(plot)
-        raft, members = leader.raft, cluster.judge.members
+        members = cluster.judge.members
         others = rng.sample(_others(cluster, leader), len(cluster.servers) - 1)
         company = others[: len(others) // 2 + len(others) % 2]
         for one in company:
-            if raft is not None and cluster.judge.members.is_voter(one.id):
-                self._change(plot, leader, raft, one)
+            if cluster.judge.members.is_voter(one.id):
+                self._change(plot, leader, one)
                 plot.wait(lambda: not cluster.judge.members.is_voter(one.id), 0.5)  # noqa: B023
         if leads(leader) and members is not cluster.judge.members:
             plot.cut_off(leader, *company)
@@ -63,29 +60,22 @@ class CutWithNonvoters(CutWithChange):
 
 
 class DemotesItself(CutWithChange):
-    """A leader gives its vote back while it reaches one too few of the others."""
+    """A leader gives its vote back, often while it reaches one too few of the others."""
 
     name = "demotes itself"
 
     def act(self, plot: Plot, rng: random.Random) -> None:
         cluster, leader = plot.cluster, _next_leader(plot)
-        raft = leader.raft
         others = rng.sample(_others(cluster, leader), len(cluster.servers) - 1)
-        plot.cut_off(leader, *others[: len(others) // 2])
-        if raft is not None:
-            plot.note("demotes itself", leader.id)
-            work = partial(_demote, raft, leader.id)
-            cluster.scheduler.spawn(f"user-{leader.id}-changes", work, leader.group)
+        if rng.random() < 0.6:
+            plot.cut_off(leader, *others[: len(others) // 2])
+        plot.note("demotes itself", leader.id)
+        self._change(plot, leader, leader)
         plot.pause(rng.choice([0.05, 0.5]))
         plot.mend()
         plot.pause(rng.choice([0.2, 1.0]))
         _give_votes_back(plot)
         plot.pause(rng.choice([0.1, 0.5]))
-
-
-def _demote(raft: Raft, id: str) -> None:
-    with suppress(RaftError, TimeoutError):
-        raft.demote_voter(id).result(3.0)
 
 
 MEMBER_TRAPS: tuple[type[CutWithChange], ...] = (CutWithNonvoters, DemotesItself)

@@ -7,9 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..configuration import Server
-from ..errors import NothingNewToSnapshotError, RaftError
-from ..messages import InstallSnapshotRequest
+from ..errors import RaftError
 from .adversaries import (
     Adversary,
     OldSessionReplies,
@@ -20,12 +18,10 @@ from .adversaries import (
     _next_leader,
     _others,
     _term,
-    _term_at,
     leads,
 )
 
 if TYPE_CHECKING:
-    from ..raft import Raft
     from .cluster import SimCluster, SimServer
     from .sim_runtime import SimTask
 
@@ -170,16 +166,16 @@ class CutWithChange(Adversary):
         # Not a vote of the others': without it they elect nobody, and this leader commits alone.
         first = friends[0] if friends else others[-1]
         if rng.random() < 0.7 and (friends or not cluster.judge.members.is_voter(first.id)):
-            self._change(plot, leader, raft, first)
+            self._change(plot, leader, first)
             plot.wait(lambda: raft.commit_index == raft.last_index, 0.3)
         plot.pause(rng.choice([0.0, 0.0, 0.2]))
         plot.cut_off(leader, *friends)
-        self._change(plot, leader, raft, others[-2])
+        self._change(plot, leader, others[-2])
         if rng.random() < 0.5:
-            self._change(plot, leader, raft, first)  # which has to wait, in vain
+            self._change(plot, leader, first)  # which has to wait, in vain
         found = plot.wait(lambda: _leader_after(others[len(friends) :], term), 8.0)
-        if found is not None and found.raft is not None and rng.random() < 0.4:
-            self._change(plot, found, found.raft, leader)  # before it has committed anything
+        if found is not None and rng.random() < 0.4:
+            self._change(plot, found, leader)  # before it has committed anything
         plot.pause(rng.choice([0.02, 0.3]))
         if rng.random() < 0.4:  # what they know of the change is then what their disks say
             for one in (leader, *friends):
@@ -194,8 +190,11 @@ class CutWithChange(Adversary):
         plot.pause(rng.choice([0.1, 0.5]))
 
     @staticmethod
-    def _change(plot: Plot, leader: SimServer, raft: Raft, other: SimServer) -> None:
+    def _change(plot: Plot, leader: SimServer, other: SimServer) -> None:
         """Ask for the vote of ``other`` to be taken, or given back."""
+        raft = leader.raft
+        if raft is None or not leader.is_serving:
+            return
 
         def ask() -> None:
             with suppress(RaftError, TimeoutError):
@@ -209,115 +208,10 @@ class CutWithChange(Adversary):
         plot.pause(0.02)
 
 
-class NeedlessSnapshot(Adversary):
-    """A leader takes a snapshot and sends it to somebody who has the log, or one that contradicts it."""
-
-    name = "needless snapshot"
-
-    def act(self, plot: Plot, rng: random.Random) -> None:
-        cluster, leader = plot.cluster, _next_leader(plot)
-        peer = rng.choice(_others(cluster, leader))
-        if rng.random() < 0.5 and len(cluster.servers) > 2:
-            # Entries that nobody else has, where the next leader has others.
-            peer, term = leader, _term(leader)
-            plot.cut_off(peer)
-            found = plot.wait(lambda: _leader_after(_others(cluster, peer), term), 8.0)
-            if found is None:
-                return
-            leader = found
-            plot.wait(lambda: leader.disk.last_index >= peer.disk.last_index, 2.0)
-            plot.pause(0.05)
-        raft, mended = leader.raft, _Flag()
-        if raft is None or not leader.is_serving:
-            return
-        plot.note("sends a needless snapshot", leader.id, peer.id)
-        work = partial(_send_snapshot, raft, peer, mended)
-        cluster.scheduler.spawn(f"user-{leader.id}-snapshot", work, leader.group)
-        plot.wait(lambda: mended.is_due, 1.0, look_every=1e-5)
-        plot.mend()
-        plot.pause(rng.choice([0.1, 0.5]))
-
-
-class SnapshotInTheMiddle(Adversary):
-    """A leader's snapshot ends between what a follower knows as committed and where its equal log ends."""
-
-    name = "snapshot in the middle"
-
-    def act(self, plot: Plot, rng: random.Random) -> None:
-        cluster, leader = plot.cluster, _next_leader(plot)
-        peer, raft = rng.choice(_others(cluster, leader)), leader.raft
-        for one in _others(cluster, leader, peer):
-            cluster.slow_disk(one, rng.choice([0.01, 0.05]))
-        answers, sender = f"net-{leader.address}-stream-{peer.address}", f"-repl-{peer.id}"
-        plot.hold(lambda task: task.group is leader.group and task.name == answers)
-        came = raft is not None and plot.wait(lambda: self._is_between(leader, peer), 1.0, look_every=1e-4)
-        if raft is None or not came:
-            self.repair(cluster)
-            plot.release()
-            return
-        # From here on it commits nothing and the peer hears nothing, until the snapshot is there.
-        plot.hold(
-            lambda task: task.group is leader.group and (task.name.startswith("net-") or sender in task.name)
-        )
-        taken = _Flag()
-        plot.note("takes a snapshot in the middle", leader.id, peer.id)
-        work = partial(_send_snapshot, raft, peer, taken)
-        cluster.scheduler.spawn(f"user-{leader.id}-snapshot", work, leader.group)
-        plot.wait(lambda: taken.is_due, 0.5, look_every=1e-4)
-        plot.hold(lambda task: task.group is leader.group and sender in task.name)
-        plot.pause(0.1)
-        self.repair(cluster)
-        plot.release()
-        plot.pause(rng.choice([0.1, 0.5]))
-
-    @staticmethod
-    def _is_between(leader: SimServer, peer: SimServer) -> bool:
-        if leader.raft is None or peer.raft is None or not leads(leader):
-            return False
-        applied, last = leader.raft.applied_index, peer.disk.last_index
-        return peer.raft.commit_index < applied < last and _term_at(peer, last) == _term(leader)
-
-    def repair(self, cluster: SimCluster) -> None:
-        for server in cluster.servers.values():
-            cluster.slow_disk(server, 0.0)
-
-
-class _Flag:
-    is_due = False
-
-
-def _send_snapshot(raft: Raft, peer: SimServer, mended: _Flag) -> None:
-    """On a thread of the leader's process."""
-    node = raft._node.context
-    leadership = node.leadership
-    if leadership is None:
-        return
-    with suppress(RaftError, TimeoutError):
-        with suppress(NothingNewToSnapshotError):
-            raft.snapshot().result(3.0)
-        meta, source = node.snapshots.open_newest()
-        mended.is_due = True
-        request = InstallSnapshotRequest(
-            node.header,
-            leadership.term,
-            meta.index,
-            meta.term,
-            meta.configuration,
-            meta.configuration_index,
-            meta.size,
-        )
-        with source:
-            if leadership.alive:
-                to = Server(peer.id, peer.address)
-                node.transport.install_snapshot(to, request, source, 5.0, lambda: False)
-
-
 TRAPS: tuple[type[Adversary], ...] = (
     OldStreamReplies,
     HeldReplicator,
     StopBeforeCommands,
     StopWithBacklog,
     CutWithChange,
-    NeedlessSnapshot,
-    SnapshotInTheMiddle,
 )

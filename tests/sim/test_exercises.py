@@ -17,7 +17,8 @@ from pyraft.testing import SimCluster, Violation
 from pyraft.testing.adversaries import Plot
 from pyraft.testing.election_traps import ELECTION_TRAPS, AskFormerLeader, AskNewLeader, LateVotes
 from pyraft.testing.member_traps import MEMBER_TRAPS, CutWithNonvoters, DemotesItself
-from pyraft.testing.thread_traps import TRAPS, SnapshotInTheMiddle
+from pyraft.testing.snapshot_traps import SNAPSHOT_TRAPS, ContradictingSnapshot, SnapshotInTheMiddle
+from pyraft.testing.thread_traps import TRAPS
 from pyraft.waiting import Waiters
 
 
@@ -132,6 +133,7 @@ def test_a_removed_server_that_is_never_brought_up_to_date_again(monkeypatch):
         (AskFormerLeader, "asks who has handed over"),
         (CutWithNonvoters, "left with nonvoters"),
         (DemotesItself, "demotes itself"),
+        (ContradictingSnapshot, "sends a snapshot that contradicts"),
         (SnapshotInTheMiddle, "takes a snapshot in the middle"),
     ],
 )
@@ -145,7 +147,9 @@ def test_a_trap_finds_its_moment(kind, moment, monkeypatch):
     assert moment in noted
 
 
-@pytest.mark.parametrize("kind", (*TRAPS, *ELECTION_TRAPS, *MEMBER_TRAPS), ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    "kind", (*TRAPS, *ELECTION_TRAPS, *MEMBER_TRAPS, *SNAPSHOT_TRAPS), ids=lambda kind: kind.name
+)
 def test_a_trap_leaves_a_cluster_that_works(kind):
     with SimCluster(5, 3, faults=[kind(0.5, 2.0)]) as cluster:
         cluster.client(rate=20.0)
