@@ -162,12 +162,21 @@ class Reader:
         node.inbox.put(ReadIndexAsked(lambda result: self._inbox.put(_Answer(this_round, result))))
         until = node.runtime.now() + patience
         while not self._stopping:
-            answer = self._take(until)
+            answer = self._take(min(until, self._soonest_deadline()))
             if answer is not None and answer.round is this_round:
                 return answer.result
+            self._expire_others()
             if node.runtime.now() >= until:
                 break
         return ReadTimeoutError("a majority did not confirm in time")
+
+    def _soonest_deadline(self) -> float:
+        """Of the reads that no question under way is about."""
+        return min((read.deadline for read in [*self._waiting, *self._confirmed]), default=inf)
+
+    def _expire_others(self) -> None:
+        self._waiting = self._expire(self._waiting, _UNCONFIRMED)
+        self._confirmed = self._expire(self._confirmed, _BEHIND)
 
     def _expire(self, reads: list[_Read], why: str) -> list[_Read]:
         """Fail those that have waited for too long; return the others."""

@@ -22,6 +22,7 @@ from pyraft import (
     FSM,
     ApplyFuture,
     Config,
+    ConfigError,
     Configuration,
     NotAppliedError,
     NotLeaderError,
@@ -388,12 +389,18 @@ class Cluster:
     def change(self, ask: Callable[[Raft], RaftFuture[object]]) -> None:
         """Have the leader make the change ``ask(raft)``, again if leadership moves meanwhile."""
         deadline = time.monotonic() + PATIENCE
+        may_be_made = False
         while True:
             try:
                 ask(self.leader().raft).result(PATIENCE)
                 return
-            except (NotLeaderError, OutcomeUnknownError):
+            except (NotLeaderError, OutcomeUnknownError) as error:
                 assert time.monotonic() < deadline, f"the change was not made: {self.describe()}"
+                may_be_made |= isinstance(error, OutcomeUnknownError)
+            except ConfigError:
+                if not may_be_made:
+                    raise
+                return  # it was made, so it cannot be made again
 
     def push(self, member: Member, until: Callable[[], object], size: int = 20_000) -> list[ApplyFuture]:
         """Send ``member`` large commands until something is true; return the futures, all done.

@@ -183,8 +183,20 @@ class Processes:
     def change(self, what: str, *arguments: str) -> None:
         """Have the leader make a change, again if leadership moves meanwhile."""
         deadline = time.monotonic() + PATIENCE
+        may_be_made = False
         while (answer := self.leader().ask("change", what, *arguments)) != "ok":
+            if answer == "ConfigError":
+                assert may_be_made, f"{what}{arguments} is illegal\n{self.said()}"
+                return  # it was made, so it cannot be made again
             assert time.monotonic() < deadline, f"{what}{arguments}: {answer}\n{self.said()}"
+            may_be_made |= answer == "LeadershipLostError"
+
+    def join(self, id: str, what: str = "add_voter") -> ServerProcess:
+        """Start ``id`` as a server that knows no cluster, and add it."""
+        server = self.start(id, joins=True)
+        server.ask("status")  # it is there, however long that took
+        self.change(what, id, server.address)
+        return server
 
     def eventually(self, holds: Callable[[], Any], what: str, pause: float = 0.02) -> Any:
         """Wait until ``holds()`` and return what it returned."""

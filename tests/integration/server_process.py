@@ -24,9 +24,9 @@ from pyraft import (
     Log,
     NotAppliedError,
     NothingNewToSnapshotError,
-    NotLeaderError,
     OutcomeUnknownError,
     Raft,
+    RaftError,
     RaftShutdownError,
 )
 from pyraft.snapshots import SnapshotSink
@@ -151,13 +151,11 @@ class Orders:
         return self._raft.term if str(self._raft.state) == "Leader" else 0
 
     def change(self, what: str, *arguments: str) -> str:
-        """One change of members or leadership: ``ok``, or why the leader must be asked once more."""
-        if what == "remove_server" and arguments[0] not in self.members():
-            return "ok"  # it was asked for before, and the answer was lost with the leadership
+        """One change of members or leadership: ``ok``, or which kind of error it was."""
         try:
             getattr(self._raft, what)(*arguments).result(timeout=PATIENCE)
-        except (NotLeaderError, OutcomeUnknownError) as error:
-            return repr(error)
+        except RaftError as error:
+            return type(error).__name__
         return "ok"
 
     def snapshot(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from pyraft import (
@@ -214,6 +216,20 @@ def test_a_read_ends_in_time_while_the_fsm_is_busy():
 
         with pytest.raises(ReadTimeoutError):
             raft.read_index(timeout=0.2).result(PATIENCE)
+
+
+def test_a_read_with_little_time_does_not_wait_for_the_end_of_an_earlier_question():
+    with stage(heartbeat_timeout=600.0, election_timeout=600.0, leader_lease_timeout=600.0) as s:
+        s.make_it_lead()
+        s.raft.apply(b"a").result(PATIENCE)
+        s.s2.mute = s.s3.mute = True
+        patient = s.raft.read_index()
+        eventually(lambda: s.raft._node.context.leadership.asked_at < inf, "the question is under way")
+
+        with pytest.raises(ReadTimeoutError):
+            s.raft.read_index(timeout=0.05).result(PATIENCE)
+
+        assert not patient.done()
 
 
 def test_reads_end_with_the_server(cluster):

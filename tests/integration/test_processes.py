@@ -35,8 +35,7 @@ def test_the_life_of_a_cluster_of_processes_under_writes(tmp_path):
         cluster.begin("n1", "n2", "n3")
         writer.goes_on()
 
-        new = cluster.start("n4", joins=True)
-        cluster.change("add_voter", "n4", new.address)
+        cluster.join("n4")
         writer.goes_on()
         hand_over(cluster)
         writer.goes_on()
@@ -59,8 +58,7 @@ def test_the_life_of_a_cluster_of_processes_under_writes(tmp_path):
         cluster.kill(wiped)
         cluster.change("remove_server", wiped)
         cluster.wipe(wiped)
-        again = cluster.start(wiped, joins=True)
-        cluster.change("add_voter", wiped, again.address)
+        cluster.join(wiped)
         writer.goes_on()
 
         writer.stop()
@@ -69,11 +67,8 @@ def test_the_life_of_a_cluster_of_processes_under_writes(tmp_path):
 
 def hand_over(cluster):
     """Let another server lead, by request, or because an election on a busy machine was faster."""
-    old = cluster.leader()
-    try:
-        old.ask("change", "leadership_transfer")
-    except RuntimeError as error:
-        assert "TransferFailedError" in str(error)
+    answer = cluster.leader().ask("change", "leadership_transfer")
+    assert answer in ("ok", "TransferFailedError", "NotLeaderError")
 
 
 def check(cluster, acknowledged):
