@@ -126,6 +126,8 @@ class SimCluster:
         clients: those of ``client``, oldest first.
         strikes: (number of the fault, number of the strike) of every strike that happened.
         configuration: the members that the cluster was bootstrapped with.
+        make_fsm: makes a state machine of the servers' kind.
+        is_recovering: an operator is at work on the disks, so no server is started.
         askers: threads of faults that ask for things; ``check`` waits for their ends.
         refusal: what every state machine raises for a command, None = nothing.  Whoever sets it
             does so before the first command and for good: servers apply commands again.
@@ -168,7 +170,7 @@ class SimCluster:
         self.history: list[Operation] = []
         self.config = config or Config()
         self.real_seconds = 0.0
-        self._make_fsm = fsm
+        self.make_fsm = fsm
         self.clients: list[KvClient] = []
         self._faults = list(faults or [])
         self.commands: list[Operation] = []
@@ -176,6 +178,7 @@ class SimCluster:
         self.askers: list[SimTask] = []
         self._is_closed = False
         self._faults_go_on = True
+        self.is_recovering = False
         self.strikes: list[tuple[int, int]] = []
         self.refusal: Callable[[bytes], CommandRefused | None] = lambda command: None
         self.servers: dict[str, SimServer] = {}
@@ -529,6 +532,8 @@ class SimCluster:
     def revive(self, server: SimServer | str) -> None:
         """Do what an operator does with a server that is down: restart it, replacing a damaged disk."""
         server = self._server(server)
+        if self.is_recovering:
+            return
         failure = server.raft.failure if server.raft is not None else server.boot_error
         if isinstance(failure, CorruptStoreError):
             self.wipe(server)
@@ -541,6 +546,8 @@ class SimCluster:
 
     def revive_all(self) -> None:
         """Revive every server that is down or has stopped by itself, but those that were removed and left."""
+        if self.is_recovering:
+            return
         for server in self.servers.values():
             if not self._faults_go_on:
                 self._move_back(server)
@@ -671,7 +678,7 @@ class SimCluster:
 
     def _boot(self, server: SimServer, group: Group) -> None:
         runtime = SimRuntime(self.scheduler, group, server.clock)
-        fsm = self._make_fsm()
+        fsm = self.make_fsm()
         self.scheduler.guard_modules(kind.__module__ for kind in type(fsm).__mro__)
         self._watch_fsm(server, fsm, runtime)
         self.judge.starting(server)

@@ -63,6 +63,7 @@ SITUATIONS: dict[str, str] = {
     "restore lost with its leader": "... and nobody knew whether it would",
     "commands aborted by a restore": "commands were in the log, not committed, when it was replaced",
     "stopped by a snapshot from outside": "a server stood on one that the others had gone on without",
+    "majority lost and recovered": "an operator recovered the cluster from the one server that was left",
     # members
     "configuration changed": "a leader committed a configuration after the first",
     "configuration rolled back": "a server dropped a configuration that was not committed",

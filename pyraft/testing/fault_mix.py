@@ -20,6 +20,7 @@ from . import restore_faults as r
 from . import snapshot_traps as st
 from . import thread_traps as t
 from .faults import Fault
+from .recovering import LostMajority
 
 KINDS: tuple[type[Fault], ...] = (
     f.BadNetwork,
@@ -61,7 +62,7 @@ KINDS: tuple[type[Fault], ...] = (
 EXPERIMENTS: tuple[type[Fault], ...] = (f.NoMetaSync, f.NoSync)
 """Kinds that no server can survive: the judges must say so."""
 
-APART: tuple[type[Fault], ...] = (r.Restores,)
+APART: tuple[type[Fault], ...] = (r.Restores, LostMajority)
 """Kinds that ``draw_apart`` adds to what a profile gives."""
 
 _BY_NAME = {kind.name: kind for kind in (*KINDS, *EXPERIMENTS, *APART)}
@@ -240,6 +241,7 @@ PROFILES: dict[str, Profile] = {
 """Mixes by what they are about."""
 
 _STRAY = 0.3  # the probability that a kind from elsewhere joins
+_LOST_MAJORITIES = 0.05  # ... that the cluster loses its majority for good now and then
 _RESTORES = 0.1  # ... that operators restore snapshots from outside
 
 _CHANGE_MEMBERS: tuple[type[Fault], ...] = (m.Churn, t.CutWithChange, *mt.MEMBER_TRAPS)
@@ -281,15 +283,16 @@ def draw_faults(rng: random.Random, profile: str | None = None) -> list[Fault]:
 def draw_apart(rng: random.Random, chosen: list[Fault]) -> list[Fault]:
     """What joins the faults ``chosen`` by another draw, so that those stay what they are.
 
-    Restores go with nothing else for which operators replace disks: a server that stands on a
-    snapshot that the others went on without loses its disk, too.
+    They go with nothing else for which operators replace disks: a server that stands on a
+    snapshot from outside that the others went on without loses its disk, too.
     """
     every, lasting = rng.choice([1.0, 3.0]), rng.choice([1.0, 3.0])
-    if rng.random() >= _RESTORES:
-        return []
+    drawn = rng.random()
     if any(isinstance(fault, (*_CHANGE_MEMBERS, *_LOSE_DISKS)) for fault in chosen):
         return []
-    return [r.Restores(every, lasting)]
+    if drawn < _RESTORES:
+        return [r.Restores(every, lasting)]
+    return [LostMajority(4 * every, lasting)] if drawn > 1.0 - _LOST_MAJORITIES else []
 
 
 def _draw(rng: random.Random, kind: type[Fault], mix: Profile) -> Fault:

@@ -241,6 +241,28 @@ class Judge:
         self._seen[server] = Seen()
         self.scout.reached("removed server renewed")
 
+    @_undisturbed
+    def recovering(self, server: SimServer, configuration: Configuration) -> None:
+        """All others are lost for good: what ``server`` holds is all there is, and is committed from now on.
+
+        It holds what was committed before, or this is no story to judge.
+        """
+        seen = self.seen(server.id)
+        logs, last = seen.logs, len(seen.logs) - 1
+        for log in self.committed:
+            if log.index > last or logs[log.index].term != log.term:
+                self._broken(
+                    "I4", f"{server.id} has the longest log, and lacks entry {log.index}, which is committed"
+                )
+        for log in logs[len(self.committed) :]:
+            self._is_committed(server.id, log, seen.ballot.term)
+        self._members.recovered(configuration, last)
+        self._snapshot_watch.recovered(last, configuration)
+        seen.disk.go_by(configuration, last)
+        # What the others had done in other terms, nobody will hear of any more.
+        self._leaders, self._reigns, self._votes, self._logs = {}, {}, {}, {}
+        self.last_term = 0
+
     # -- what a server publishes -------------------------------------------------------------------
 
     @_undisturbed
@@ -333,16 +355,18 @@ class Judge:
                 f"{server.id} of term {term} commits entry {commit}, which {later.leader} of {later.term} lacks",
             )
         for index in range(len(self.committed), commit + 1):
-            log = seen.logs[index]
-            self.committed.append(log)
-            self._committed_in.append(term)
-            self._places[log.data] = index
-            self._members.committed(server.id, log)
-            if log.data in self._refused:
-                self._broken("I11", f"{log.data!r} was refused, and is committed as entry {index}")
-            if log.data in self._open:
-                self.scout.reached("unknown outcome, applied")
+            self._is_committed(server.id, seen.logs[index], term)
         self.scout.committed(holders, len(voters))
+
+    def _is_committed(self, leader: str, log: Log, term: int) -> None:
+        self.committed.append(log)
+        self._committed_in.append(term)
+        self._places[log.data] = log.index
+        self._members.committed(leader, log)
+        if log.data in self._refused:
+            self._broken("I11", f"{log.data!r} was refused, and is committed as entry {log.index}")
+        if log.data in self._open:
+            self.scout.reached("unknown outcome, applied")
 
     # -- disks -------------------------------------------------------------------------------------
 
@@ -400,6 +424,7 @@ class Judge:
             stands_for = self.restores.log_for(snapshot, self.committed)
             self._replaced(server, disk, stands_for)
             disk.stand_on(snapshot.index, stands_for)
+            disk.go_by(snapshot.configuration, snapshot.configuration_index)
             seen.got_snapshot = True
             self.scout.reached("log replaced by a snapshot")
 
@@ -417,6 +442,7 @@ class Judge:
         snapshot = seen.disk.snapshot
         if snapshot is not None and commit >= len(seen.logs) and commit <= snapshot.index:
             seen.disk.stand_on(snapshot.index, self.restores.log_for(snapshot, self.committed))
+            seen.disk.go_by(snapshot.configuration, snapshot.configuration_index)
             seen.got_snapshot = True
             self.scout.reached("snapshot installed on an empty log")
 

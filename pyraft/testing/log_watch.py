@@ -68,6 +68,12 @@ class DiskLog:
         self.first = index + 1
         self.covered = max(self.covered, index)
 
+    def go_by(self, configuration: Configuration, index: int) -> None:
+        """The snapshot that the log stands on brings the configuration of ``index``, where no entry of one may be."""
+        if self._members[-1] != (index, configuration):
+            self._members = [known for known in self._members if known[0] < index]
+            self._members.append((index, configuration))
+
     def keep(self, snapshot: SnapshotMeta, is_foreign: bool = False) -> None:
         """A snapshot is durable; ``is_foreign``: one from outside."""
         kept = self.snapshot
@@ -94,6 +100,11 @@ class SnapshotWatch:
         """``broken`` is told of every promise that does not hold."""
         self._broken = broken
         self._states: dict[int, bytes] = {}
+        self._recovered: list[tuple[int, Configuration]] = []
+
+    def recovered(self, index: int, configuration: Configuration) -> None:
+        """An operator puts ``configuration`` in force behind the entry at ``index``."""
+        self._recovered.append((index, configuration))
 
     def kept(self, server: str, stored: StoredSnapshot, committed: list[Log]) -> None:
         """I5, I9: a snapshot is durable."""
@@ -109,6 +120,9 @@ class SnapshotWatch:
             if log.type is LogType.CONFIGURATION:
                 expected = decode_configuration(log.data), log.index
                 break
+        for index, configuration in self._recovered:
+            if expected[1] <= index <= meta.index:
+                expected = configuration, index
         if (meta.configuration, meta.configuration_index) != expected:
             self._broken(
                 "I10",

@@ -72,6 +72,10 @@ class MemberWatch:
         if any(log.type is LogType.CONFIGURATION for log in logs):
             self._reached("configuration rolled back")
 
+    def recovered(self, configuration: Configuration, index: int) -> None:
+        """An operator puts ``configuration`` in force behind the entry at ``index``."""
+        self.members, self.index = configuration, index
+
     def committed(self, leader: str, log: Log) -> None:
         """A leader has committed ``log``."""
         if log.type is not LogType.CONFIGURATION:

@@ -114,6 +114,7 @@ class SimNetwork:
         self._one_way: list[tuple[str, str]] = []
         self._slow: dict[tuple[str, str], float] = {}
         self._cuts: dict[object, frozenset[tuple[str, str]]] = {}
+        self._world = 0  # how often all was lost; messages of another one arrive nowhere
 
     # -- for stories and faults ----------------------------------------------------------------
 
@@ -141,7 +142,13 @@ class SimNetwork:
         copy = _Call(source, dst, METHODS[type(request)])
         arrive = copy.made_of(request)
         self.counts["again"] += 1
-        self.scheduler.call_at(self.scheduler.time + seconds, partial(self._arrive, src, dst, arrive))
+        self.scheduler.call_at(
+            self.scheduler.time + seconds, partial(self._arrive, self._world, src, dst, arrive)
+        )
+
+    def lose_all(self) -> None:
+        """Lose every message that is on its way and stands for itself."""
+        self._world += 1
 
     def slow(self, src: str, dst: str, seconds: float) -> None:
         """Let messages from ``src`` to ``dst`` take ``seconds`` more; 0 = as before."""
@@ -220,11 +227,13 @@ class SimNetwork:
         for _ in range(copies):
             seconds = self.transit(src, dst)
             if seconds is not None:
-                scheduler.call_at(scheduler.time + seconds, partial(self._arrive, src, dst, arrive))
+                scheduler.call_at(
+                    scheduler.time + seconds, partial(self._arrive, self._world, src, dst, arrive)
+                )
 
-    def _arrive(self, src: str, dst: str, arrive: Callable[[], None]) -> None:
+    def _arrive(self, world: int, src: str, dst: str, arrive: Callable[[], None]) -> None:
         # Looked at on arrival: a partition also stops what is on its way.
-        if self.reachable(src, dst):
+        if world == self._world and self.reachable(src, dst):
             arrive()
         else:
             self.counts["blocked"] += 1
