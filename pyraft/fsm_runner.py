@@ -297,10 +297,13 @@ class FsmRunner:
         while self.applied_index < last and not self.stopping:
             try:
                 logs = self._fsm_log.read(self.applied_index + 1, last, _READ_BYTES)
-            except LogNotFoundError:
+            except LogNotFoundError as error:
                 if self._waits_for_snapshot(self.applied_index + 2):
                     return
-                raise
+                raise CorruptStoreError(
+                    f"entry {self.applied_index + 1} is committed, and the log has lost it. Wipe this server's "
+                    f"directory and let it rejoin as a new member"
+                ) from error
             self._apply(logs, None)
             self.applied.notify()
 

@@ -70,6 +70,19 @@ class NodeState:
         self.log.check_holds_commit(server_id)
         self.configurations = _read_configurations(log_store, self.log, snapshot)
 
+    def check_ballot(self) -> None:
+        """Refuse a ballot that is older than the log, which nobody writes without a ballot of its term.
+
+        Raises:
+            CorruptStoreError: the latest ballot is lost, and perhaps a vote with it.
+        """
+        if self.log.first_index and self.ballot.term < self.log.last.term:
+            raise CorruptStoreError(
+                f"the log of {self.server_id} ends in term {self.log.last.term}, and its ballot is of term "
+                f"{self.ballot.term}: the latest ballot is lost, and perhaps a vote with it. Remove this server from "
+                f"the cluster, clear its directory and add it anew"
+            )
+
     @property
     def configuration(self) -> Configuration:
         """The latest configuration in the log: the one in force."""

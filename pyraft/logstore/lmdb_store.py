@@ -286,6 +286,7 @@ class LMDBStore(LogStore, StableStore):
             self._logs = self._env.open_db(b"logs", create=directory.is_new)
             self._stable = self._env.open_db(b"stable", create=directory.is_new)
             with self._env.begin() as txn:
+                self._check_stable(txn)
                 self._content = _Content(
                     *self._read_ends(txn), self._read_configurations(txn), self._read_committed(txn)
                 )
@@ -308,7 +309,7 @@ class LMDBStore(LogStore, StableStore):
         try:
             with disk_errors(f"cannot open {file}"):
                 yield
-        except (*_CORRUPT, lmdb.NotFoundError, CorruptStoreError) as error:
+        except (*_CORRUPT, lmdb.NotFoundError, CorruptStoreError, SystemError) as error:
             raise self._corrupt(str(error)) from error
         except (lmdb.MemoryError, MemoryError) as error:
             raise StorageError(
@@ -335,6 +336,8 @@ class LMDBStore(LogStore, StableStore):
             with self._env.begin() as txn:
                 return work(txn)
         except (*_CORRUPT, CorruptStoreError) as error:
+            raise self._corrupt(str(error)) from error
+        except SystemError as error:
             raise self._corrupt(str(error)) from error
         except lmdb.Error as error:
             raise StorageError(f"cannot read {self._directory.data_file}: {error}") from error
@@ -364,6 +367,21 @@ class LMDBStore(LogStore, StableStore):
             while found:
                 yield read_block(cursor.key(), cursor.value())
                 found = cursor.next()
+
+    def _check_stable(self, txn: Transaction) -> None:
+        """Read every value once: a damaged page may hide one, and a vote that is not found counts as not given."""
+        count, before = 0, b""
+        with txn.cursor(self._stable) as cursor:
+            for key, record in cursor:
+                read_stable(key, record)
+                if key <= before:
+                    raise CorruptStoreError(
+                        f"the stable values {before[1:]!r} and {key[1:]!r} are out of order"
+                    )
+                count, before = count + 1, key
+        expected = txn.stat(self._stable)["entries"]
+        if count != expected:
+            raise CorruptStoreError(f"there are {count} stable values where {expected} were stored")
 
     def _read_ends(self, txn: Transaction) -> tuple[int, int]:
         with txn.cursor(self._logs) as cursor:
@@ -444,6 +462,10 @@ class LMDBStore(LogStore, StableStore):
             self._abort(txn)
             self._latch(error)
             raise self._write_error(error) from error
+        except SystemError as error:  # what py-lmdb raises where a page is not what it should be
+            self._abort(txn)
+            self._latch(error)
+            raise self._corrupt(str(error)) from error
         except BaseException as error:
             self._abort(txn)
             if committing:  # a signal came between the commit and the line that publishes it

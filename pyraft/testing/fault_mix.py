@@ -288,11 +288,16 @@ def draw_apart(rng: random.Random, chosen: list[Fault]) -> list[Fault]:
     """
     every, lasting = rng.choice([1.0, 3.0]), rng.choice([1.0, 3.0])
     drawn = rng.random()
-    if any(isinstance(fault, (*_CHANGE_MEMBERS, *_LOSE_DISKS)) for fault in chosen):
+    if _has(chosen, *_CHANGE_MEMBERS, *_LOSE_DISKS):
         return []
     if drawn < _RESTORES:
-        return [r.Restores(every, lasting)]
+        readers: list[Fault] = [m.Reads(1.0, 3.0)]  # who may see a state before it is committed
+        return [r.Restores(every, lasting), *(readers if not _has(chosen, m.Reads) else [])]
     return [LostMajority(4 * every, lasting)] if drawn > 1.0 - _LOST_MAJORITIES else []
+
+
+def _has(faults: list[Fault], *kinds: type[Fault]) -> bool:
+    return any(isinstance(fault, kinds) for fault in faults)
 
 
 def _draw(rng: random.Random, kind: type[Fault], mix: Profile) -> Fault:

@@ -25,9 +25,10 @@ from pyraft.messages import (
     TimeoutNowRequest,
     TimeoutNowResponse,
 )
-from pyraft.rules.election import LogPosition
+from pyraft.rules.election import Ballot, LogPosition
 from pyraft.snapshots import DiscardSnapshotStore, InmemSnapshotStore
 from pyraft.snapshotter import Snapshotter
+from pyraft.state import BALLOT_KEY, encode_ballot
 from pyraft.transport import InmemNetwork, InmemTransport, wire
 from pyraft.transport import raft_transport_pb2 as pb
 from tests.nodes import (
@@ -153,6 +154,7 @@ def long_log(configuration_at, committed, first=1):
     logs[configuration_at - first] = Log(
         configuration_at, 1, LogType.CONFIGURATION, encode_configuration(voters("s1", "s7"))
     )
+    store.set(BALLOT_KEY, encode_ballot(Ballot(1)))
     store.stage_commit_index(committed)
     store.store_logs(logs)
     return store
