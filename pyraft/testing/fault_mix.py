@@ -244,7 +244,12 @@ _STRAY = 0.3  # the probability that a kind from elsewhere joins
 _LOST_MAJORITIES = 0.05  # ... that the cluster loses its majority for good now and then
 _RESTORES = 0.1  # ... that operators restore snapshots from outside
 
-_CHANGE_MEMBERS: tuple[type[Fault], ...] = (m.Churn, t.CutWithChange, *mt.MEMBER_TRAPS)
+_CHANGE_MEMBERS: tuple[type[Fault], ...] = (
+    m.Churn,
+    t.CutWithChange,
+    st.ContradictingSnapshot,
+    *mt.MEMBER_TRAPS,
+)
 _LOSE_DISKS: tuple[type[Fault], ...] = (f.LostDisk, f.DamagedSnapshot)
 """Never in a mix with what changes members: of two voters both are needed, and there are two more limits.
 

@@ -21,6 +21,8 @@ from .adversaries import (
     _uncommitted,
     leads,
 )
+from .member_traps import _give_votes_back
+from .thread_traps import CutWithChange
 
 if TYPE_CHECKING:
     from ..raft import Raft
@@ -56,6 +58,11 @@ class ContradictingSnapshot(Adversary):
         sender, raft = f"-repl-{peer.id}", leader.raft
         plot.hold(lambda task: task.group is leader.group and sender in task.name)
         plot.wait(lambda: raft is not None and _term_at(leader, raft.applied_index) > term, 1.0)
+        members = cluster.judge.members
+        if rng.random() < 0.4:  # the snapshot brings another configuration, too
+            CutWithChange._change(plot, leader, peer)
+            plot.wait(lambda: cluster.judge.members is not members, 0.5)
+            plot.pause(0.01)
         if raft is not None and leader.is_serving:
             plot.note("sends a snapshot that contradicts", leader.id, peer.id)
             sent = _spawn_sender(plot, leader, peer)
@@ -64,6 +71,8 @@ class ContradictingSnapshot(Adversary):
         plot.pause(0.05)
         plot.release()
         plot.pause(rng.choice([0.1, 0.5]))
+        if members is not cluster.judge.members:
+            _give_votes_back(plot)
 
 
 class SnapshotInTheMiddle(Adversary):
