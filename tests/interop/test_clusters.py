@@ -7,6 +7,7 @@ import pytest
 from tests.interop.clusters import Cluster, eventually
 from tests.interop.markers import MARKS, TRANSPORTS, at_length
 from tests.interop.stories import (
+    MIB,
     both_lead,
     cut_off_follower_disturbs_nobody,
     follower_is_far_behind,
@@ -94,6 +95,25 @@ def test_many_entries(go_server, tmp_path, transport):
         follower_is_far_behind(cluster, leader=go, follower=python, entries=100_000)
         follower_is_far_behind(cluster, leader=other_python, follower=python, entries=100_000)
         follower_is_far_behind(cluster, leader=python, follower=go, entries=100_000)
+
+
+@at_length
+@TRANSPORTS
+def test_largest_message_of_a_go_leader(go_server, tmp_path, transport):
+    """64 entries of 1 MiB, twice what is advised, in one message: Go counts entries, not bytes."""
+    settings = {"max_append_entries": 64, "timeout": 3.0}
+    with Cluster(tmp_path, ("go", "py", "py"), transport, go_server, **settings) as cluster:
+        cluster.start()
+        go, python = cluster.members["n1"], cluster.members["n2"]
+        cluster.bootstrap(go)
+        cluster.lead(go)
+        cluster.stop(python.id)
+        for _ in range(70):
+            cluster.apply(MIB)
+        cluster.start(python.id)
+        goal = go.status()["commit_index"]
+        eventually(lambda: python.status()["commit_index"] >= goal, "it has caught up")
+        cluster.converge()
 
 
 @at_length

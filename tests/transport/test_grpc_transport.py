@@ -371,6 +371,14 @@ def test_a_message_above_the_limit_is_an_error_and_nothing_else_breaks(make):
     assert client.call(peer, append(1, size=50_000), 10).success
 
 
+def test_as_much_as_a_go_leader_sends_at_once_is_taken(make):
+    """It counts 64 entries, whatever their size; of 1 MiB each, which is twice what it advises."""
+    server, client = make(Answering()), make()
+    data = b"x" * 1024 * 1024
+    entries = tuple(Log(number, 7, LogType.COMMAND, data) for number in range(1, 65))
+    assert client.call(peer_of(server), AppendEntriesRequest(HEADER, 7, 0, 0, entries, 0), 60).success
+
+
 def test_a_handler_that_raises_is_an_error_at_the_caller(make, caplog):
     class Broken:
         def receive(self, rpc):
