@@ -54,14 +54,18 @@ class GoneError(Exception):
     """The server's process ended before it answered."""
 
 
-def build_go(module: str, package: str, target: Path) -> str | None:
-    """Build ``package`` of the Go module ``module`` as ``target``; return why that is impossible, or None."""
+def build_go(module: str, package: str, target: Path, *command: str) -> str | None:
+    """Build ``package`` of the Go module ``module`` as ``target``; return why that is impossible, or None.
+
+    Args:
+        command: of Go, with which to build; "build" if left out.
+    """
     go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
     if go is None:
         return "there is no Go to build the other implementation with"
     try:
         built = subprocess.run(
-            [go, "build", "-buildvcs=false", "-mod=readonly", "-o", target, package],
+            [go, *(command or ("build",)), "-buildvcs=false", "-mod=readonly", "-o", target, package],
             cwd=GO_MODULES / module,
             capture_output=True,
             text=True,

@@ -21,7 +21,7 @@ AT_LENGTH = bool(os.environ.get("INTEROP_AT_LENGTH"))
 at_length = pytest.mark.skipif(not AT_LENGTH, reason="only `make interop` goes to such length")
 
 
-def built_or_skip(module, package, program):
+def built_or_skip(module, package, program, *command):
     """Build a Go program; where that is impossible skip the test, or fail it if all was asked for."""
-    if why := build_go(module, package, program):
+    if why := build_go(module, package, program, *command):
         (pytest.fail if AT_LENGTH else pytest.skip)(why)

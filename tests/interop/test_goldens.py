@@ -1,12 +1,12 @@
 """Go reads what we write, field by field, and the golden files are what Go writes today."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.interop.markers import built_or_skip
 from tests.transport import test_golden_tcp_full as tcp
 from tests.transport import test_wire as grpc
 
@@ -27,16 +27,9 @@ def written_for_grpc():
 
 
 def test_go_reads_what_we_write_and_the_golden_files_are_gos(tmp_path):
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("there is no Go to build the other implementation with")
-    environment = {**os.environ, "GOFLAGS": "-mod=readonly"}
     program = tmp_path / "goldens.test"
-    built = subprocess.run(
-        [go, "test", "-c", "-o", program, "."], cwd=MODULE, env=environment, capture_output=True, text=True
-    )
-    if built.returncode:
-        pytest.skip(f"the other implementation cannot be built: {built.stderr[-500:]}")
+    built_or_skip("goldens", ".", program, "test", "-c")
+    environment = dict(os.environ)
     for name, messages in (("GRPC", written_for_grpc()), ("TCP", tcp.written())):
         path = tmp_path / name
         path.write_text("".join(f"{message} {data.hex()}\n" for message, data in messages.items()))
