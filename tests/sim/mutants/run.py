@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from .catalogue import Mutant
 from .planting import PROJECT, copy_library, library_digest
 
 SECONDS = 10.0  # virtual, for each seed
-HANG = 90.0  # real seconds without a word from a worker
+HANG = 600.0  # real seconds without a word from a worker; one that computes ends itself much sooner
 _ROUNDS = (0, 5, 20, 60, 200, 600, 2000)
 _WORKER = Path(__file__).with_name("worker.py")
 
@@ -200,8 +201,8 @@ class Runner:
 
     @staticmethod
     def _silent(code: int, seed: int, errors: str) -> Iterator[dict[str, Any]]:
-        hangs = code == -9
-        text = f"no word for {HANG:g} s" if hangs else (errors.strip().splitlines() or ["?"])[-1]
+        hangs = code in (-signal.SIGKILL, -signal.SIGPROF)
+        text = "no end in sight" if hangs else (errors.strip().splitlines() or ["?"])[-1]
         yield {"seed": seed, "promise": "hang" if hangs else "crash", "judged": hangs, "text": text}
 
     @contextmanager

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -26,9 +27,14 @@ _JUDGED = (Violation, SimulationError, TimeoutError, RaftError)
 """What counts as found: the judge, the simulation itself, or an end that does not come."""
 
 
+_MOST_CPU = 90.0  # seconds of processor time for one seed: many times what any takes
+
+
 def run_seeds(first: int, end: int, seconds: float) -> None:
     """Run the seeds from ``first`` to before ``end`` until one fails."""
     for seed in range(first, end):
+        # By the processor's time, which says the same on a busy machine; the signal ends the process.
+        signal.setitimer(signal.ITIMER_PROF, _MOST_CPU)
         try:
             failure = run_scenario(draw_scenario(seed, seconds=seconds)).failure
         except _JUDGED as raised:  # the cluster did not even begin
