@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from .subjects import EVERY, GO, GO_MEMORY, OURS, OURS_GRPC, OURS_TCP, PYSYNCOBJ, Subject
+from .subjects import EVERY, GO, OURS, OURS_GRPC, OURS_TCP, PYSYNCOBJ, Subject
 
 SIZE = 128
 
@@ -125,7 +125,7 @@ def with_peers() -> list[Group]:
     """Under 40 minutes: the other libraries beside it."""
     scaled = [OURS_TCP, OURS_GRPC, EVERY["hashicorp-boltdb-tcp-tuned"], EVERY["hashicorp-wal-tcp-tuned"]]
     return [
-        Group("load", [*OURS, *GO, PYSYNCOBJ], 3, [*LOAD, READS[0], BUSY[0]]),
+        Group("load", [*OURS, *GO, PYSYNCOBJ], 3, [*LOAD, READS[0], BUSY[0]], seconds=1.2),
         *scaling(scaled, (1, 3, 5, 7), 3),
         failover(4),
     ]
@@ -133,7 +133,7 @@ def with_peers() -> list[Group]:
 
 def everything() -> list[Group]:
     """Hours."""
-    all_subjects = [*OURS, *GO, *GO_MEMORY, PYSYNCOBJ]
+    all_subjects = list(EVERY.values())
     some = [OURS_TCP, OURS_GRPC, EVERY["hashicorp-boltdb-tcp-tuned"], EVERY["hashicorp-wal-tcp-tuned"]]
     no_snapshots = {"snapshot_threshold": 1 << 40}
     lengths = [10**4, 10**5, 10**6, 10**7]

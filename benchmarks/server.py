@@ -94,6 +94,10 @@ def open_server(settings: dict[str, Any], fsm: Tally) -> Raft:
 
         transport = TcpTransport(address)
     if settings["store"] == "memory":
+        if transport is None:
+            from pyraft.transport import GrpcTransport
+
+            transport = GrpcTransport(address)
         return _in_memory(config, fsm, members, transport)
     return Raft.open(
         settings["path"],

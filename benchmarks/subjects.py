@@ -84,5 +84,6 @@ GO = [
 ]
 GO += [Subject("hashicorp", store, "tcp", True) for store in ("boltdb-cached", "wal-cached")]
 GO_MEMORY = [Subject("hashicorp", "memory", "tcp", tuned) for tuned in (False, True)]
+OURS_MEMORY_GRPC = Subject("pyraft", "memory", "grpc")
 PYSYNCOBJ = Subject("pysyncobj", "journal", "tcp")
-EVERY = {subject.name: subject for subject in [*OURS, *GO, *GO_MEMORY, PYSYNCOBJ]}
+EVERY = {subject.name: subject for subject in [*OURS, OURS_MEMORY_GRPC, *GO, *GO_MEMORY, PYSYNCOBJ]}
