@@ -119,6 +119,9 @@ class Snapshotter:
             for meta in self._store.list():
                 if self._node.state.log.term_at(meta.index) != meta.term:
                     continue  # our log does not go on from there: sending it would not help, or do harm
+                if meta.index > self._node.fsm.applied_index:
+                    # From outside (Raft.restore): what no FSM can read must not get to the others.
+                    raise StorageError("our own state machine has not taken the newest snapshot in yet")
                 try:
                     return self._store.open(meta.id)
                 except RaftError as error:

@@ -12,6 +12,7 @@ from pyraft import (
     AbortedByRestoreError,
     ConfigError,
     EnqueueTimeoutError,
+    FSMFailedError,
     LeadershipLostError,
     NotLeaderError,
     RaftShutdownError,
@@ -348,3 +349,38 @@ def test_nobody_reads_the_new_state_before_a_majority_has_it(cluster):
     cluster.network.heal()
     restored.result(PATIENCE)
     assert leader.raft.read_index(PATIENCE).result(PATIENCE) > 0
+
+
+class Picky(Recorder):
+    """Cannot read some states; on the leader it takes its time to find out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_slow = False
+        self.reading, self.let_go = threading.Event(), threading.Event()
+
+    def restore(self, source):
+        if source.read() == b"garbage":
+            if self.is_slow:
+                self.reading.set()
+                self.let_go.wait(PATIENCE)
+            raise ValueError("this is no state of mine")
+
+
+def test_a_state_that_no_fsm_can_read_stops_the_leader_only():
+    with Cluster(settings=config(2.0), fsm=Picky, make_snapshots=InmemSnapshotStore) as cluster:
+        cluster.start().write(3)
+        leader = cluster.leader()
+        leader.fsm.is_slow = True
+
+        restored = leader.raft.restore(*outside(b"garbage"))
+        assert leader.fsm.reading.wait(PATIENCE)
+        for _ in range(10):  # time enough for sending it
+            leader.raft.verify_leader().result(PATIENCE)
+        leader.fsm.let_go.set()
+
+        assert isinstance(restored.exception(PATIENCE), LeadershipLostError)
+        rest = [member.id for member in cluster.followers(leader)]
+        cluster.write(1, among=rest)
+        assert all(cluster.members[id].raft.failure is None for id in rest)
+        assert isinstance(leader.raft.failure, FSMFailedError)
