@@ -217,7 +217,7 @@ def test_a_leader_that_no_quorum_answers_steps_down():
 
 
 def test_one_of_two_followers_is_quorum_enough_to_go_on_leading():
-    with stage(heartbeat_timeout=0.3, election_timeout=0.3, leader_lease_timeout=0.3) as s:
+    with stage(heartbeat_timeout=1.0, election_timeout=1.0, leader_lease_timeout=1.0) as s:
         s.make_it_lead()
         term = s.raft.term
         s.s3.mute = True
