@@ -199,12 +199,13 @@ class CutWithChange(Adversary):
         def ask() -> None:
             with suppress(RaftError, TimeoutError):
                 if raft.get_configuration().result(1.0).is_voter(other.id):
-                    raft.demote_voter(other.id).result(3.0)
+                    raft.demote_voter(other.id, timeout=2.0).result(3.0)
                 else:
-                    raft.add_voter(other.id, other.address).result(3.0)
+                    raft.add_voter(other.id, other.address, timeout=2.0).result(3.0)
 
         plot.note("asks for a change", leader.id, other.id)
-        plot.cluster.scheduler.spawn(f"user-{leader.id}-changes", ask, leader.group)
+        cluster = plot.cluster
+        cluster.askers.append(cluster.scheduler.spawn(f"user-{leader.id}-changes", ask, leader.group))
         plot.pause(0.02)
 
 
