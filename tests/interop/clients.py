@@ -9,6 +9,9 @@ from tests.interop.clusters import Cluster, GoneError, Member, NotDoneError
 
 _AGAIN_SECONDS = 0.02
 """How long a client waits before it tries a command again that was refused."""
+_ANSWER_SECONDS = 5.0
+_STATUS_SECONDS = 0.3
+"""How long a client waits for an answer before it turns to another server."""
 
 
 class Writers:
@@ -71,11 +74,11 @@ class Writers:
 
     def _outcome(self, leader: Member, command: str) -> str:
         try:
-            leader.ask("apply", prefix=command, size=len(command))
+            leader.send("apply", prefix=command, size=len(command)).result(_ANSWER_SECONDS)
         except NotDoneError as error:
             assert error.outcome in ("refused", "unknown"), error
             return error.outcome
-        except GoneError:
+        except (GoneError, TimeoutError):
             return "unknown"
         with self._done:
             self._acknowledged.append(command)
@@ -87,8 +90,8 @@ class Writers:
         members = self._cluster.running()
         for member in members:
             try:
-                if member.status()["state"] == "Leader":
+                if member.send("status").result(_STATUS_SECONDS)["state"] == "Leader":
                     return member
-            except (GoneError, NotDoneError):
+            except (GoneError, NotDoneError, TimeoutError):
                 continue
         return members[0]

@@ -123,9 +123,6 @@ class Process:
                 pass  # it has ended, and the reader says so to everybody who waits
         return future
 
-    def ask(self, do: str, **arguments: Any) -> Any:
-        return self.send(do, **arguments).result(PATIENCE)
-
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
@@ -176,11 +173,17 @@ class Member:
     def address(self) -> str:
         return str(self.settings["advertise"])
 
-    def ask(self, do: str, **arguments: Any) -> Any:
+    def send(self, do: str, **arguments: Any) -> Future[Any]:
+        """As ``Process.send``; also while it does not run."""
         process = self.process
         if process is None:
-            raise GoneError(f"{self.id} does not run")
-        return process.ask(do, **arguments)
+            gone = Future[Any]()
+            gone.set_exception(GoneError(f"{self.id} does not run"))
+            return gone
+        return process.send(do, **arguments)
+
+    def ask(self, do: str, **arguments: Any) -> Any:
+        return self.send(do, **arguments).result(PATIENCE)
 
     def status(self) -> dict[str, Any]:
         return dict(self.ask("status"))
@@ -264,7 +267,7 @@ class Cluster:
         member = self.members[id]
         assert member.process is not None
         try:
-            member.process.send("shutdown").result(PATIENCE if member.language == "py" else 10)
+            member.send("shutdown").result(PATIENCE if member.language == "py" else 10)
         except TimeoutError:
             # Go's Shutdown() waits for replication threads, which may wait for ever themselves.
             assert member.language == "go", f"{id} does not shut down"

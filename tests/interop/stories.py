@@ -96,8 +96,7 @@ def takes_alone(cluster: Cluster, old: Member, count: int) -> None:
         cluster.lead(old)
         agreed = cluster.converge()["last_index"]
         cluster.links.cut_off(old.id)
-        assert old.process is not None
-        error = old.process.send("write", count=count, prefix="x-").exception(PATIENCE)
+        error = old.send("write", count=count, prefix="x-").exception(PATIENCE)
         assert isinstance(error, NotDoneError)
         # On a busy machine it may have been deposed just before.
         return error.outcome == "unknown" and old.status()["last_index"] >= agreed + count
