@@ -246,10 +246,10 @@ class Leader:
         proposals = node.proposals.take(config.max_append_entries, config.max_append_bytes)
         if not proposals:
             return None
+        self._taken = proposals  # theirs are the futures to fail if something goes wrong from here on
         waited = node.proposals.longest_wait(proposals)
         if waited is not None:
             node.metrics.queue_seconds.add(waited)
-        self._taken = proposals  # theirs are the futures to fail if something goes wrong from here on
         logs, futures = self._entries_for(proposals)
         transition = self._append(logs, futures)
         if len(node.proposals):
