@@ -28,7 +28,7 @@ help:
 	@echo '  make proto-check  the generated code is what protos/ gives'
 	@echo '  make wheel-check  the built package works without this folder'
 	@echo '  make simulate-some   a few seeds of the simulator, half a minute'
-	@echo 'make simulate     300 seeds of the simulator, or as many as fit into 5 1/2 minutes'
+	@echo 'make simulate     300 seeds of the simulator, or as many as fit into 8 minutes'
 	@echo 'make night        seeds until stopped; goes on where it stopped: simulation-results/'
 	@echo 'make mutants      plant bugs in copies of the library: does the simulator find them? (two hours)'
 	@echo 'make interop      clusters of Python and Go servers, at length; needs Go (five minutes)'
@@ -79,7 +79,7 @@ simulate-some: $(STAMP)
 	$(VENV_PY) -m pyraft.testing run --seeds 1000:1100 --seconds 10 --budget 30 --at-least 8 $(ARGS)
 
 simulate: $(STAMP)
-	$(VENV_PY) -m pyraft.testing run --seeds 0:300 --seconds 30 --budget 330 --at-least 150 \
+	$(VENV_PY) -m pyraft.testing run --seeds 0:300 --seconds 30 --budget 480 --at-least 150 \
 	    --check-determinism 10 --keep simulation-results/failed $(ARGS)
 
 night: $(STAMP)
