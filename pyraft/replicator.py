@@ -53,6 +53,11 @@ _REST_TIMES = 2.0
 """Such a reading is followed by so many times its duration without another, so that a new
 command, which needs the interpreter some five times, nearly always finds it free."""
 _LONGEST_REST = 0.02  # seconds, where it was the disk that took its time
+_BESIDE_COMMANDS_ENTRIES = 160
+_BESIDE_COMMANDS_REST = 0.008  # seconds, at least
+"""Pieces and rests while commands come: the peer, too, works off what it gets in bursts, and where
+servers share a machine or a disk, a command that meets such a burst waits for its end."""
+_COMMANDS_COME = 1.0  # for so many seconds after the latest one
 
 _POKED_BACK_OFF = 0.05  # seconds that a failing peer is left alone even when there is news
 _PROGRESS_TIMEOUTS = 10
@@ -172,6 +177,11 @@ class Replicator:
         self._after_snapshot = 0  # where to go on after the latest one that was sent
         self._read_store = False  # whether the latest request had to be read from there
         self._rest_until = 0.0
+        self._end = self._end_when_read = (
+            log.last.index
+        )  # of the log, at the latest look and the latest reading
+        self._grew_at = -_COMMANDS_COME  # when it was found to have grown
+        self._is_beside_commands = False  # whether the latest reading was in the way of commands
         self._needs_snapshot = False  # what the peer lacks is not in our log any more
 
     @property
@@ -320,7 +330,7 @@ class Replicator:
         """
         while self._stream is not None:
             now = self._runtime.now()
-            waiting = self._entries.last.index - self._next + 1
+            waiting = self._look_at_end(now) - self._next + 1
             if waiting <= 0:
                 return self._tell_commit(now)
             if not self._may_send_more(waiting, now):
@@ -350,7 +360,21 @@ class Replicator:
     def _rest(self, began: float) -> None:
         """Leave the interpreter to the others for a while, after reading for a peer that is far behind."""
         now = self._runtime.now()
-        self._rest_until = now + min((now - began) * _REST_TIMES, _LONGEST_REST)
+        shortest = _BESIDE_COMMANDS_REST if self._is_beside_commands else 0.0
+        self._rest_until = now + min(max((now - began) * _REST_TIMES, shortest), _LONGEST_REST)
+
+    def _look_at_end(self, now: float) -> int:
+        """Where the log ends."""
+        end = self._entries.last.index
+        if end != self._end:
+            self._end, self._grew_at = end, now
+        return end
+
+    def _look_for_commands(self) -> bool:
+        """Whether commands come, but not so many that small pieces would never reach the end."""
+        grown, self._end_when_read = self._end - self._end_when_read, self._end
+        is_quiet = self._runtime.now() - self._grew_at >= _COMMANDS_COME
+        return not is_quiet and 2 * grown < _BESIDE_COMMANDS_ENTRIES
 
     def _may_send_more(self, waiting: int, now: float) -> bool:
         if not self._in_flight:
@@ -486,7 +510,9 @@ class Replicator:
         most, most_bytes = self._config.max_append_entries, self._config.max_append_bytes
         self._read_store = not self._entries.is_in_memory(prev + 1)
         if self._read_store:
-            most, most_bytes = min(most, _FROM_STORE_ENTRIES), min(most_bytes, _FROM_STORE_BYTES)
+            self._is_beside_commands = self._look_for_commands()
+            at_once = _BESIDE_COMMANDS_ENTRIES if self._is_beside_commands else _FROM_STORE_ENTRIES
+            most, most_bytes = min(most, at_once), min(most_bytes, _FROM_STORE_BYTES)
         return self._entries.read(prev + 1, min(end, prev + most), most_bytes)
 
     def _report(self, request: AppendEntriesRequest, response: AppendEntriesResponse, sent_at: float) -> None:

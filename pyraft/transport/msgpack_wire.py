@@ -50,6 +50,7 @@ from ..messages import (
     TimeoutNowRequest,
     TimeoutNowResponse,
 )
+from .msgpack_entries import pack_entries
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024 + 64 * 1024
 """The largest command that there may be, and what is around it."""
@@ -410,23 +411,40 @@ def _decode_entries(entries: Sequence[Fields]) -> list[Log]:
 
 def _encode_append_entries(request: AppendEntriesRequest) -> bytes:
     header = request.header
-    addr = header.addr or None
-    entries: list[dict[str, Any]] | None = [_log_map(log) for log in request.entries]
-    if request.is_heartbeat:
-        entries = None  # as Go does, where only nil makes a heartbeat
-    return _pack(
-        {
-            "Addr": addr,
-            "Entries": entries,
-            "ID": header.id or None,
-            "Leader": addr,
-            "LeaderCommitIndex": request.leader_commit_index,
-            "PrevLogEntry": request.prev_log_entry,
-            "PrevLogTerm": request.prev_log_term,
-            "ProtocolVersion": header.protocol_version,
-            "Term": request.term,
-        }
+    addr = _pack(header.addr or None)
+    # As Go does, where only nil makes a heartbeat.
+    entries = (
+        b"\xc0" if request.is_heartbeat else pack_entries(request.entries, encode_log, _encode_time, _pack)
     )
+    return b"".join(
+        (
+            _APPEND_MAP,
+            addr,
+            _APPEND_ENTRIES,
+            entries,
+            _APPEND_ID,
+            _pack(header.id or None),
+            _APPEND_LEADER,
+            addr,
+            _APPEND_COMMIT,
+            _pack(request.leader_commit_index),
+            _APPEND_PREV_ENTRY,
+            _pack(request.prev_log_entry),
+            _APPEND_PREV_TERM,
+            _pack(request.prev_log_term),
+            _APPEND_VERSION,
+            _pack(header.protocol_version),
+            _APPEND_TERM,
+            _pack(request.term),
+        )
+    )
+
+
+_APPEND_MAP = b"\x89" + _pack("Addr")
+_APPEND_ENTRIES, _APPEND_ID, _APPEND_LEADER, _APPEND_COMMIT, _APPEND_PREV_ENTRY, _APPEND_PREV_TERM = map(
+    _pack, ("Entries", "ID", "Leader", "LeaderCommitIndex", "PrevLogEntry", "PrevLogTerm")
+)
+_APPEND_VERSION, _APPEND_TERM = _pack("ProtocolVersion"), _pack("Term")
 
 
 def _decode_append_entries(fields: Fields) -> AppendEntriesRequest:

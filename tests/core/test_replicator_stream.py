@@ -182,6 +182,38 @@ def test_a_request_from_the_store_is_bounded_in_bytes():
     assert len(sent[0].entries) in (2, 3)
 
 
+def test_beside_commands_a_peer_that_is_far_behind_gets_less_at_once_and_rarer():
+    runtime, replicator, sent = far_behind(0.001, entries("1" * 2000))
+    append(replicator, 10)
+
+    wake_at = replicator._send_what_is_due()
+
+    assert [len(request.entries) for request in sent] == [160]
+    assert wake_at == pytest.approx(runtime.at + 0.008)
+    runtime.at += 1.0  # no further command
+    wake_at = replicator._send_what_is_due()
+    assert [len(request.entries) for request in sent] == [160, 512]
+    assert wake_at == pytest.approx(runtime.at + 0.002)
+
+
+def test_the_end_of_the_log_does_not_run_away_from_a_peer_that_is_far_behind():
+    runtime, replicator, _sent = far_behind(0.001, entries("1" * 20_000))
+    missing = [20_000]
+
+    for _ in range(20):
+        append(replicator, 100)  # in the time of one piece and its rest
+        runtime.at = replicator._send_what_is_due()
+        missing.append(replicator._entries.last.index - replicator._next + 1)
+
+    assert missing[-1] < missing[0] - 20 * 100
+
+
+def append(replicator, count):
+    log = replicator._entries
+    log.stage(entries("1" * count, first=log.last.index + 1))
+    log.write_staged()
+
+
 def test_what_is_in_memory_is_sent_without_a_pause():
     _, replicator, sent = far_behind(0.001, entries("1"))
     replicator._next = 2
