@@ -12,6 +12,7 @@ from ..log import LogType
 from .sim_kv import KvFsm, encode_command
 
 if TYPE_CHECKING:
+    from ..futures import ApplyFuture
     from ..raft import Raft
     from .cluster import SimCluster, SimServer
 
@@ -68,6 +69,26 @@ class Exercises:
                 "latency",
                 f"who waited for entry {index} on {server.id} went on {took:.3f} s after its commit",
             )
+
+    def check_barrier(self, leader: SimServer) -> None:
+        """A barrier is through once everything before it is applied, and not when that is committed."""
+        raft = leader.raft
+        if raft is None or not isinstance(leader.fsm, KvFsm):
+            return
+        leader.fsm_delay = 0.002
+        before = self._give_work(leader, raft)
+        try:
+            raft.barrier(_PATIENCE).result(_PATIENCE)
+        except (RaftError, TimeoutError):
+            return  # somebody else leads
+        finally:
+            leader.fsm_delay = 0.0
+        open_ = sum(not future.done() for future in before)
+        if open_:
+            self._broken(
+                "I11", f"a barrier of {leader.id} was through before {open_} commands that came before it"
+            )
+            self._cluster.run(0)
 
     def check_catching_up(self, leader: SimServer) -> None:
         """A server comes back, and one command comes while it applies what it has missed; then none."""
@@ -176,12 +197,15 @@ class Exercises:
         server.fsm_delay = 0.0
         cluster.judge.check_stopped(server, group)
 
-    def _give_work(self, server: SimServer, raft: Raft) -> None:
+    def _give_work(self, server: SimServer, raft: Raft) -> list[ApplyFuture]:
         """Leave commands in the server's queue, in one go; they change nothing."""
+        futures = []
         for number in range(_AT_WORK):
             command = encode_command(f"{server.id}.{number}", ("get",))
             with suppress(RaftError):
-                self._cluster.judge.asked(server, server.group, command, raft.apply(command, 0.0))
+                futures.append(raft.apply(command, 0.0))
+                self._cluster.judge.asked(server, server.group, command, futures[-1])
+        return futures
 
     def _check_returned(self, server: SimServer, leader: Raft) -> None:
         cluster, last = self._cluster, leader.last_index

@@ -41,6 +41,7 @@ callers begin.  News gets lost when it comes while older news is being looked at
 _CHANGES = (8, 20, 60)
 """Every how many steps the thread that runs has to let all others go first, until nothing is left to do."""
 _LONGEST = 5.0  # seconds that anybody waits for one
+_STREAMS_EACH = 3  # that a leader may open to a peer meanwhile: it may have just come back
 _LATENCY = 0.02  # on a network and disks that take about a millisecond
 _LATENCY_WITH_LINES = 0.06  # where threads are held between lines, too
 _ATTEMPTS = 5
@@ -279,6 +280,7 @@ class Timekeeper:
             leader = cluster.leader()
             if self._drill(leader, attempt):
                 cluster.network.conditions.jitter = before
+                self._exercises.check_barrier(leader)
                 self._exercises.check_catching_up(leader)
                 self._exercises.check_failed_transfer(leader)
                 self._exercises.check_readmission(cluster.leader())
@@ -308,6 +310,7 @@ class Timekeeper:
     def _rounds(self, leader: SimServer, attempt: int, own_policy: Policy) -> bool:
         cluster = self._cluster
         rng = cluster.scheduler.random(f"drill:{attempt}")
+        opened = cluster.network.streams_opened[leader.address]
         for number in range(_ROUNDS):
             if number % 4:
                 cluster.scheduler.policy = hasty = PriorityPolicy(rng.choice(_CHANGES))
@@ -336,7 +339,14 @@ class Timekeeper:
             self._check_followers(leader, leader.raft.last_index)
             self._exercises.check_woken()
             cluster.run(rng.choice([0.0, 0.0, 0.003, 0.05]))
+        self._check_streams(leader, cluster.network.streams_opened[leader.address] - opened)
         return True
+
+    def _check_streams(self, leader: SimServer, opened: int) -> None:
+        """A stream goes on while nothing is wrong: what it is to carry is at hand, and nobody ends it."""
+        if opened > _STREAMS_EACH * (len(self._cluster.servers) - 1):
+            self._broken("latency", f"nothing is wrong, and {leader.id} began {opened} streams to its peers")
+            self._cluster.run(0)
 
     def _ask(
         self,

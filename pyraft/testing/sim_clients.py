@@ -126,6 +126,8 @@ def _ask(
     for outcome in outcomes:
         outcome.asked_at = cluster.now
         outcome.fail(TimeoutError("no answer"))
+        # Those before it in the burst may have waited for room until little of the time was left.
+        outcome.in_haste |= deadline - cluster.now < patience.answers / 2
         try:
             future = raft.apply(outcome.command, min(max(deadline - cluster.now, 0.0), patience.room))
         except Exception as error:

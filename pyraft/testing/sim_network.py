@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -89,6 +89,7 @@ class SimNetwork:
     Attributes:
         conditions: for every link.
         counts: of what happened to messages.
+        streams_opened: how many pipelines, by the address of who sends.
         snapshot_chunk_bytes: the size of a snapshot's pieces.
         journal: learns what became of each message, None = nobody does.
     """
@@ -105,6 +106,7 @@ class SimNetwork:
             "blocked": 0,
             "broken": 0,
         }
+        self.streams_opened: Counter[str] = Counter()
         self.snapshot_chunk_bytes = _SNAPSHOT_CHUNK_BYTES
         self.watchers = list(watchers)
         self.journal: NetworkJournal | None = None
@@ -310,6 +312,7 @@ class SimTransport(Transport):
             raise TransportError(f"the transport at {self._address} is closed")
         stream = _Stream(self, peer, on_reply, on_error)
         self._streams[stream] = None
+        self.network.streams_opened[self._address] += 1
         return stream
 
     def install_snapshot(

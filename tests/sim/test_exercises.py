@@ -9,6 +9,8 @@ import pytest
 from pyraft import fsm_runner
 from pyraft.errors import RaftShutdownError
 from pyraft.fsm_runner import FsmRunner
+from pyraft.log import LogType
+from pyraft.node_log import NodeLog
 from pyraft.proposals import ProposalQueue
 from pyraft.roles.leader import Leader
 from pyraft.roles.transfer import Transfers
@@ -56,6 +58,35 @@ def test_waiters_that_nobody_wakes(cluster, monkeypatch):
     monkeypatch.setattr(Waiters, "notify", lambda waiters: None)
 
     with pytest.raises(Violation, match=r"latency: who waited for entry \d+ on n\d went on"):
+        cluster.check()
+
+
+def test_a_barrier_that_is_through_at_its_commit(cluster, monkeypatch):
+    committed = FsmRunner.committed
+
+    def too_early(runner, logs, futures=None):
+        committed(runner, logs, futures)
+        for log, future in zip(logs, futures or (), strict=False):
+            if log.type is LogType.BARRIER and future is not None:
+                future.try_set_result(None)
+
+    monkeypatch.setattr(FsmRunner, "committed", too_early)
+
+    with pytest.raises(Violation, match=r"I11: a barrier of n\d was through before \d commands"):
+        cluster.check()
+
+
+def test_streams_that_end_again_and_again(cluster, monkeypatch):
+    stage = NodeLog.stage
+
+    def forgetful(log, logs):
+        size = stage(log, logs)
+        log._recent = ()
+        return size
+
+    monkeypatch.setattr(NodeLog, "stage", forgetful)
+
+    with pytest.raises(Violation, match=r"latency: nothing is wrong, and n\d began \d+ streams"):
         cluster.check()
 
 
