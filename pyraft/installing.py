@@ -13,7 +13,7 @@ from dataclasses import replace
 from .context import NodeContext
 from .errors import RaftError, StorageError, TransportError
 from .messages import InstallSnapshotRequest, InstallSnapshotResponse
-from .rpc_handlers import object_to, stranded
+from .rpc_handlers import object_to, object_to_stray_leader, stranded
 from .rules.membership import is_grown_up
 from .rules.replication import went_another_way
 from .snapshots.base import SnapshotMeta, SnapshotSink, SnapshotStore
@@ -146,7 +146,7 @@ def answer_snapshot(
     Source: Figure 13, receiver steps 1 and 5 to 8.
     """
     state = node.state
-    refusal = _object_to(request)
+    refusal = _object_to(request) or object_to_stray_leader(node, request)
     if refusal is not None:
         return refusal
     if request.term < state.ballot.term:

@@ -29,7 +29,16 @@ from .messages import (
     StandingResponse,
 )
 from .rules.commitment import follower_commit_index
-from .rules.election import LAST_TERM, LogPosition, decide_vote, grants, may_be_heard, would_vote
+from .rules.election import (
+    LAST_TERM,
+    LogPosition,
+    decide_vote,
+    grants,
+    is_member,
+    is_stray_leader,
+    may_be_heard,
+    would_vote,
+)
 from .rules.membership import is_grown_up
 from .rules.replication import agreement_bound, count_already_stored, is_contiguous, went_another_way
 from .state import NodeState, RaftState
@@ -54,6 +63,27 @@ def object_to(request: Request | InstallSnapshotRequest) -> UnsupportedProtocolE
     if getattr(request, "term", 0) > LAST_TERM:
         return TransportError("the term is beyond all bounds: this request is damaged")
     return None
+
+
+def object_to_stray_leader(
+    node: NodeContext, request: Request | InstallSnapshotRequest
+) -> TransportError | None:
+    """The error to answer the leader of another cluster, which was given the address of this server."""
+    header = request.header
+    sender = header.id or header.addr
+    if is_member(node.state.configuration, sender, header.addr):
+        return None
+    leader = node.current_leader()
+    if sender != node.foreign_leader and not is_stray_leader(leader, sender):
+        return None
+    error = TransportError(
+        f"{sender} at {header.addr} is no member of the cluster of {node.id}, whose leader is {leader or 'not known'}: "
+        f"was the address of {node.id} given to two clusters?"
+    )
+    if node.stray_leader != sender:  # it sends heartbeats, too
+        node.stray_leader = sender
+        node.log.error("refused a leader: %s", error)
+    return error
 
 
 def answer_request(
@@ -95,6 +125,9 @@ def on_append_entries(
     Source: Figure 2, AppendEntries RPC, receiver steps 1-5.
     """
     state = node.state
+    refusal = object_to_stray_leader(node, request)
+    if refusal is not None:
+        return refusal
     if request.term < state.ballot.term:  # step 1
         return _append_reply(node, success=False)
     state.adopt_term(request.term)
@@ -113,6 +146,8 @@ def on_append_entries(
     last_proven = request.prev_log_entry + len(request.entries)
     commit = follower_commit_index(state.commit_index, request.leader_commit_index, last_proven)
     if missing:  # steps 3 and 4
+        if missing[0].index <= state.commit_index:
+            return _refuse_conflict(node, request, missing[0].index)
         _store_missing(node, request, missing, commit)
 
     if commit > state.commit_index:  # step 5
@@ -254,14 +289,29 @@ def _refuse_prev(node: NodeContext, request: AppendEntriesRequest) -> AppendEntr
     return replace(reply, hint_index=bound.index, hint_term=bound.term)
 
 
+def _refuse_conflict(node: NodeContext, request: AppendEntriesRequest, index: int) -> TransportError:
+    """Refuse to replace the entry at ``index``, which we have committed.
+
+    Raises:
+        CorruptStoreError: a member of our cluster asks for it, so one of us has lost something.
+    """
+    header, state = request.header, node.state
+    sender = header.id or header.addr
+    if is_member(state.configuration, sender, header.addr):
+        raise CorruptStoreError(
+            f"{sender} (term {request.term}) wants to replace entry {index}, but we committed up to "
+            f"{state.commit_index}. Keep both servers' data directories and report a bug: Raft forbids this (§5.4)."
+        )
+    node.foreign_leader = sender
+    refusal = object_to_stray_leader(node, request)
+    assert refusal is not None
+    state.leader = None
+    return refusal
+
+
 def _store_missing(node: NodeContext, request: AppendEntriesRequest, missing: list[Log], commit: int) -> None:
     state = node.state
     first = missing[0].index
-    if first <= state.commit_index:
-        raise CorruptStoreError(
-            f"{request.header.id} (term {request.term}) wants to replace entry {first}, but we committed up to "
-            f"{state.commit_index}. Keep both servers' data directories and report a bug: Raft forbids this (§5.4)."
-        )
     before = state.configurations
     began = node.runtime.now()
     if first <= state.log.last.index:

@@ -54,6 +54,7 @@ from ..messages import ReadIndexRequest, ReadIndexResponse, TimeoutNowRequest
 from ..observers import PeerObservation
 from ..proposals import Proposal
 from ..replicator import Replicator
+from ..rpc_handlers import object_to_stray_leader
 from ..rules.commitment import leader_commit_index
 from ..rules.timing import lease_ends_at
 from ..sessions import Leadership, Session
@@ -426,6 +427,10 @@ class Leader:
         node, request = self._node, rpc.request
         term = leaders_term(rpc)
         if term is not None and term >= self._leadership.term:
+            refusal = object_to_stray_leader(node, request)
+            if refusal is not None:
+                rpc.respond(refusal)
+                return None
             if term == self._leadership.term:
                 node.log.error("another leader of our own term: id=%s", request.header.id)
             return Next(RoleName.FOLLOWER, carry=rpc)

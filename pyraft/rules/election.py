@@ -86,6 +86,26 @@ def may_be_heard(
     return is_transfer or current_leader is None or current_leader == candidate
 
 
+def is_stray_leader(current_leader: str | None, sender: str) -> bool:
+    """Tell whether what a leader that is no member sends is not for us: not even its term is adopted.
+
+    It is if another leader is heard: two clusters were given one address.  Without that leader the
+    sender may well lead us by entries that we have not got yet, so it is believed; nobody hears a
+    deposed leader for longer than an election takes.
+
+    Args:
+        current_leader: as for may_be_heard().
+        sender: its id.
+    """
+    return current_leader is not None and current_leader != sender
+
+
+def is_member(configuration: Configuration, sender: str, address: str) -> bool:
+    """Tell whether a server belongs to ``configuration``, or may do so: one without a name, or if there is none."""
+    members = configuration.servers
+    return not members or not sender or any(sender == one.id or address == one.address for one in members)
+
+
 def decide_vote(
     ballot: Ballot,
     last: LogPosition,

@@ -67,10 +67,15 @@ class Roster:
             return False
         logs = {other: self._seen[other].disk for other in self._seen if other != id}
         return not any(
-            log.members.is_voter(other)
+            self._may_stand(other)
             and (log.members_index < self._watch().index or log.members.find(id) is not None)
             for other, log in logs.items()
         )
+
+    def _may_stand(self, id: str) -> bool:
+        """By its own log; one that gave its vote back stands until it knows that to be committed (§4.2.2)."""
+        seen = self._seen[id]
+        return seen.disk.members.is_voter(id) or seen.disk.members_index > seen.commit
 
     def has_left(self, server: SimServer) -> bool:
         """Whether the server was removed and has shut down, without a failure."""

@@ -3,8 +3,12 @@
 import pytest
 
 from pyraft.configuration import Configuration
+from pyraft.errors import CorruptStoreError, TransportError
+from pyraft.installing import answer_snapshot
+from pyraft.messages import AppendEntriesRequest, InstallSnapshotRequest, RpcHeader
 from pyraft.rpc_handlers import on_append_entries, on_request_pre_vote, on_request_vote
 from pyraft.rules.election import Ballot, may_be_heard
+from tests.logs import entries
 from tests.nodes import S1_TO_S3, append_request, pre_vote_request, server, stage, vote_request
 
 
@@ -91,3 +95,75 @@ def test_a_leader_is_not_deposed_by_the_larger_term_of_a_server_that_was_cut_off
         assert not answer.granted
         assert s.raft.leader_id == "s1"
         assert s.raft.term == term
+
+
+def test_a_leader_of_another_cluster_neither_leads_nor_deposes_while_ours_is_heard():
+    node = following_s3()
+
+    for request in (
+        append_request(50, leader="s9"),
+        append_request(2, (1, 1), entries("2", first=2), leader="s9"),
+        append_request(1, leader="s9"),
+    ):
+        refusal = on_append_entries(node, request)
+        assert isinstance(refusal, TransportError) and "given to two clusters" in str(refusal)
+
+    assert (node.state.ballot.term, node.current_leader(), node.state.log.last.index) == (2, "s3", 1)
+
+
+def test_a_snapshot_of_another_clusters_leader_is_refused_before_it_is_received():
+    node = following_s3()
+    request = InstallSnapshotRequest(RpcHeader("s9", "s9"), 50, 900, 40, S1_TO_S3, 1, 5)
+
+    assert isinstance(answer_snapshot(node, request, None), TransportError)
+    assert (node.state.ballot.term, node.current_leader()) == (2, "s3")
+
+
+@pytest.mark.parametrize("header", [RpcHeader("s2", "elsewhere"), RpcHeader("", "s2"), RpcHeader("", "")])
+def test_a_member_is_believed_whatever_its_address_and_if_it_names_only_that_or_nothing(header):
+    node = following_s3()
+
+    assert on_append_entries(node, AppendEntriesRequest(header, 3)).success
+
+
+def test_a_leader_that_we_do_not_know_is_believed_once_ours_is_silent():
+    """It may lead us by entries that we lack (§4.1), and nobody hears a deposed leader for long."""
+    node = following_s3()
+    node.runtime.at += node.config.heartbeat_timeout
+
+    assert on_append_entries(node, append_request(3, (1, 1), entries("3", first=2), leader="s9")).success
+    assert node.current_leader() == "s9"
+
+
+def test_who_wants_to_replace_what_is_committed_leads_another_cluster_and_is_not_heard_again():
+    node = server("12", term=2)
+    on_append_entries(node, append_request(2, (2, 2), commit=2, leader="s3"))
+    node.runtime.at += node.config.heartbeat_timeout
+
+    conflict = append_request(50, (1, 1), entries("3", first=2), leader="s9")
+    assert isinstance(on_append_entries(node, conflict), TransportError)
+
+    assert (node.state.log.last.index, node.state.log.last.term) == (2, 2)
+    assert node.current_leader() is None  # so that votes are given
+    assert isinstance(on_append_entries(node, append_request(51, leader="s9")), TransportError)
+    assert on_request_vote(node, vote_request(52, last=(2, 2), candidate="s2")).granted
+
+
+def test_a_member_that_wants_to_replace_what_is_committed_stops_this_server():
+    node = server("12", term=2)
+    on_append_entries(node, append_request(2, (2, 2), commit=2, leader="s3"))
+
+    with pytest.raises(CorruptStoreError, match="Raft forbids this"):
+        on_append_entries(node, append_request(3, (1, 1), entries("3", first=2), leader="s2"))
+
+
+def test_a_leader_is_not_deposed_by_the_leader_of_another_cluster():
+    with stage(("s2", "s3")) as s:
+        s.make_it_lead()
+        term = s.raft.term
+        stray = append_request(term + 40, leader="s9")
+
+        with pytest.raises(TransportError, match="given to two clusters"):
+            s.s3.sends(stray)
+
+        assert (s.raft.leader_id, s.raft.term) == ("s1", term)

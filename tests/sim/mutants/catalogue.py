@@ -310,8 +310,8 @@ _LOGS = [
         also=(
             Edit(
                 "rpc_handlers.py",
-                "    if first <= state.commit_index:\n        raise CorruptStoreError(",
-                "    if first < 1:\n        raise CorruptStoreError(",
+                "        if missing[0].index <= state.commit_index:\n            return _refuse",
+                "        if missing[0].index < 1:\n            return _refuse",
             ),
         ),
     ),
