@@ -203,8 +203,22 @@ class Cluster:
     """Servers n1, n2, … in the given languages ("go", "py"), and what was acknowledged to clients."""
 
     def __init__(
-        self, folder: Path, languages: Iterable[str], transport: str, go_server: Path, **settings: Any
+        self,
+        folder: Path,
+        languages: Iterable[str],
+        transport: str,
+        go_server: Path,
+        *,
+        ids: str = "n",
+        **settings: Any,
     ) -> None:
+        """Make them, without starting any.
+
+        Args:
+            ids: what stands before the numbers in their ids.
+            settings: other than SETTINGS.
+        """
+        self._ids = ids
         self._folder = folder
         folder.mkdir(exist_ok=True)
         self._go_server = go_server
@@ -231,7 +245,7 @@ class Cluster:
 
     def enrol(self, language: str) -> Member:
         """A further server; it does not run yet and belongs to nobody."""
-        id = f"n{len(self.members) + 1}"
+        id = f"{self._ids}{len(self.members) + 1}"
         bind, advertise = self.links.add(id)
         settings = {**self._settings, "id": id, "bind": bind, "advertise": advertise}
         self.members[id] = Member(id, language, settings)
