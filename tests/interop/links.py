@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
 import struct
 import threading
@@ -44,9 +45,7 @@ class Links:
 
     def add(self, id: str) -> tuple[str, str]:
         """Where the server ``id`` must listen, and the address under which the others reach it."""
-        with socket.socket() as chosen:
-            chosen.bind((LOOPBACK, 0))
-            port = chosen.getsockname()[1]
+        port = _port_for_a_server()
         relay = asyncio.run_coroutine_threadsafe(self._relay(id, port), self._loop).result(20)
         return f"{LOOPBACK}:{port}", f"{LOOPBACK}:{relay}"
 
@@ -143,6 +142,16 @@ class Links:
                         if inode and os.readlink(descriptor) == f"socket:[{inode}]":
                             return id
         return None
+
+
+def _port_for_a_server() -> int:
+    """A port on which nobody listens, and which no connection that is dialled gets while its server is down."""
+    dialled_from = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, dialled_from)
+        with socket.socket() as chosen, suppress(OSError):
+            chosen.bind((LOOPBACK, port))
+            return port
 
 
 def _inode(local: int, remote: int) -> str | None:
