@@ -39,7 +39,7 @@ from .rules.election import (
     may_be_heard,
     would_vote,
 )
-from .rules.membership import is_grown_up
+from .rules.membership import ballot_on_refusal, is_grown_up
 from .rules.replication import agreement_bound, count_already_stored, is_contiguous, went_another_way
 from .state import NodeState, RaftState
 
@@ -277,8 +277,17 @@ def _holds_prev(state: NodeState, request: AppendEntriesRequest) -> bool:
 
 
 def _refuse_prev(node: NodeContext, request: AppendEntriesRequest) -> AppendEntriesResponse:
-    """Say that our logs differ before the entries, and where to look for agreement."""
-    log = node.state.log
+    """Say that our logs differ before the entries, and where to look for agreement.
+
+    Raises:
+        StorageError: what this server has to hold before it may vote is not durable.
+    """
+    state, log = node.state, node.state.log
+    is_empty = log.last.index == 0 and not state.configuration.servers
+    before = state.ballot.newborn
+    state.save_ballot(ballot_on_refusal(state.ballot, is_empty, request.term, request.leader_commit_index))
+    if before is None and state.ballot.newborn is not None:
+        node.log.info("this server has just come: it does not stand until it has caught up with its leader")
     reply = _append_reply(node, success=False, no_retry_backoff=True)
     if request.prev_log_entry < log.snapshot.index:  # nothing to compare with before our snapshot's end
         return replace(reply, hint_index=log.snapshot.index, hint_term=log.snapshot.term)

@@ -185,7 +185,7 @@ def encode_ballot(ballot: Ballot) -> bytes:
             1,
             ballot.term,
             ballot.voted_for is not None,
-            newborn is not None,
+            (_HAS_JOINED if newborn.has_joined else _IS_NEWBORN) if newborn else 0,
             newborn.term if newborn else 0,
             newborn.target if newborn else 0,
         )
@@ -193,7 +193,8 @@ def encode_ballot(ballot: Ballot) -> bytes:
     )
 
 
-_BALLOT = struct.Struct(">BQ??QQ")
+_BALLOT = struct.Struct(">BQ?BQQ")
+_IS_NEWBORN, _HAS_JOINED = 1, 2
 
 
 def load_ballot(stable_store: StableStore) -> Ballot:
@@ -216,11 +217,12 @@ def load_ballot(stable_store: StableStore) -> Ballot:
             f"version 1: use the pyraft that wrote it, or a newer one"
         )
     try:
-        _, term, has_vote, is_newborn, born_term, target = _BALLOT.unpack_from(record)
+        _, term, has_vote, mark, born_term, target = _BALLOT.unpack_from(record)
         vote = record[_BALLOT.size :].decode()
     except (struct.error, UnicodeDecodeError) as error:
         raise CorruptStoreError(f"the record of term and vote cannot be read: {error}") from error
-    return Ballot(term, vote if has_vote else None, Newborn(born_term, target) if is_newborn else None)
+    newborn = Newborn(born_term, target, mark == _HAS_JOINED) if mark else None
+    return Ballot(term, vote if has_vote else None, newborn)
 
 
 def is_empty(log_store: LogStore, stable_store: StableStore, snapshot_store: SnapshotStore) -> bool:

@@ -32,12 +32,22 @@ LAST_TERM = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Newborn:
-    """What a server without a past has to hold before it may vote (see rules/membership.py)."""
+    """What a server without a past has to hold before it may stand (see rules/membership.py)."""
 
     term: int
     """The highest term that it heard of when it came."""
     target: int
     """The highest log index that it heard of when it came."""
+    has_joined: bool = False
+    """It came without a list of members, to be added: nobody counts on it, but it may have been a member before."""
+
+    def may_vote_for(self, candidate_last: LogPosition) -> bool:
+        """Whether it may vote for a candidate whose log ends there.
+
+        One that has joined, if that log holds all that its own is to hold: it may be a voter already,
+        and nobody could lead without it.
+        """
+        return self.has_joined and candidate_last >= LogPosition(self.term, self.target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +141,7 @@ def decide_vote(
     ballot = ballot.at_term(candidate_term)
     if configuration.servers and not configuration.is_voter(candidate):
         return ballot  # its term counts all the same, or it could never come back (§4.2.3)
-    if ballot.newborn is not None:
+    if ballot.newborn is not None and not ballot.newborn.may_vote_for(candidate_last):
         return ballot  # what this server promised in its former life is not known to it
     if last > candidate_last:
         return ballot
@@ -157,7 +167,9 @@ def would_vote(
 
     Source: dissertation §9.6.
     """
-    if candidate_term < ballot.term or ballot.newborn is not None:
+    if candidate_term < ballot.term:
+        return False
+    if ballot.newborn is not None and not ballot.newborn.may_vote_for(candidate_last):
         return False
     if configuration.servers and not configuration.is_voter(candidate):
         return False

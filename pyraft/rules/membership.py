@@ -6,7 +6,7 @@ Source: dissertation §4.1 (a configuration is used as soon as it is in the log)
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..configuration import Configuration
 from .election import Ballot, Newborn
@@ -118,6 +118,27 @@ def _last_log(standing: Standing) -> int:
     return UNKNOWN_TARGET if standing.term > 1 else 0  # beyond term 1 there were elections
 
 
+def ballot_on_refusal(ballot: Ballot, is_empty: bool, leader_term: int, leader_commit: int) -> Ballot:
+    """The ballot of a server that lacks the entry before those that a leader has for it.
+
+    Args:
+        is_empty: its log is, and it knows no members: it has just come, perhaps not for the first time.
+        leader_term, leader_commit: of the request.
+
+    An empty server may have been a member before, under the same id, and was removed then.  As
+    its log grows it comes by the configurations of that time, in which it is a voter, perhaps the
+    only one, and could elect itself, or somebody else, without entries that it once acknowledged.
+    A leader brings it up to date only after the removal is committed, so that is at most at
+    ``leader_commit``, or before the first entry of ``leader_term`` if the leader did not know of it
+    yet: the server is a newborn until it holds both.
+    """
+    newborn = ballot.newborn or Newborn(0, 0, is_empty)
+    if not leader_commit or not newborn.has_joined:
+        return ballot
+    term, target = max(newborn.term, leader_term), max(newborn.target, leader_commit)
+    return replace(ballot, newborn=Newborn(term, target, has_joined=True))
+
+
 def is_grown_up(newborn: Newborn, commit_index: int, commit_term: int) -> bool:
     """Tell whether a newborn holds everything it may have acknowledged in a former life.
 
@@ -126,12 +147,12 @@ def is_grown_up(newborn: Newborn, commit_index: int, commit_term: int) -> bool:
         commit_term: the term of the entry at ``commit_index``.
 
     Either an entry of a term that began after it came is committed here: that term's leader
-    was elected without this server's vote and therefore holds every entry committed before
-    (§5.4.3), and so does this log up to that entry (§5.3, log matching).  Or one of the term in
-    which it came is, and the commit index passed every index it had heard of: that term's leader
-    may count what was acknowledged to it in the former life, beyond entries of older terms whose
-    end the others may have at the same index.  Such an entry always comes: no leader of an older
-    term is listened to.
+    was elected without this server's vote (or, if it has joined, with it, because it held all
+    that) and therefore holds every entry committed before (§5.4.3), and so does this log up to
+    that entry (§5.3, log matching).  Or one of the term in which it came is, and the commit index
+    passed every index it had heard of: that term's leader may count what was acknowledged to it
+    in the former life, beyond entries of older terms whose end the others may have at the same
+    index.  Such an entry always comes: no leader of an older term is listened to.
     """
     if commit_term == newborn.term:
         return commit_index >= newborn.target

@@ -239,6 +239,7 @@ class Judge:
     def renewed(self, server: str) -> None:
         """A server that is no member has a new disk: what it held before does not count any more."""
         self._seen[server] = Seen()
+        self._seen[server].came_at = len(self.committed) - 1
         self.scout.reached("removed server renewed")
 
     @_undisturbed
@@ -278,6 +279,7 @@ class Judge:
             seen.role = role
             self.timekeeper.sign_of_life(server.id)
             if role in (RaftState.CANDIDATE, RaftState.LEADER):
+                self._vote_watch.stands(server.id, seen)
                 self._members.stands(server.id, seen, raft._state.configurations.latest)
             if role is RaftState.LEADER:
                 self._elected(server, seen, ballot.term)

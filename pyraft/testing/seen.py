@@ -18,6 +18,7 @@ class Seen:
     Attributes:
         disk: the durable log and snapshot.  Its end identifies all of it, as long as I3 holds.
         former: those before the disk was replaced.
+        came_at: how much was committed when it got an empty disk, to be added again.
         ballot: the durable one.
         acked: (term, index) up to which it has acknowledged entries.
         led_in: the latest term in which it led.
@@ -32,6 +33,7 @@ class Seen:
     def __init__(self) -> None:
         self.disk = DiskLog()
         self.former = DiskLog()
+        self.came_at = 0
         self.ballot = Ballot()
         self.acked = (0, 0)
         self.led_in = 0

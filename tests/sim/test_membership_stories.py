@@ -23,6 +23,7 @@ from pyraft.testing import KvFsm, SimCluster
 from pyraft.testing.member_faults import Churn, Reads, Transfers
 from pyraft.testing.sim_kv import encode_command
 
+ONE_BY_ONE = {"max_append_entries": 4, "max_inflight_appends": 1}
 QUICK = Config(heartbeat_timeout=0.2, election_timeout=0.2, leader_lease_timeout=0.1)
 
 
@@ -80,7 +81,7 @@ def test_a_cluster_of_one_grows_to_five_and_shrinks_back_under_clients(start):
         remove(cluster, id)
 
     assert members(cluster) == {"n5": Suffrage.VOTER}
-    assert cluster.leader().id == "n5"
+    cluster.run_until(lambda: cluster.servers["n5"].raft.state is RaftState.LEADER)
     cluster.check()
     assert len(cluster.history) > 50
 
@@ -217,12 +218,14 @@ def test_a_voter_that_does_not_know_the_new_one_yet_votes_for_it(start):
     cluster = start(servers=2, seed=1)
     put(cluster, "x", "1")
     leader, lagging, new = cluster.leader(), follower(cluster), cluster.add_server()
+    cluster.network.slow(leader.address, lagging.address, 0.05)
     future = leader.raft.add_voter(new.id, new.address)
     cluster.run_until(lambda: new.disk.last_index == leader.disk.last_index)
     cluster.partition([lagging])
     future.result(5)
     assert lagging.raft.get_configuration().result().find(new.id) is None
 
+    cluster.run(0.06)  # what was on its way is lost
     cluster.crash(leader)
     cluster.heal()
 
@@ -364,6 +367,58 @@ def test_a_removed_server_may_be_added_again_with_its_old_disk_or_an_empty_one(s
         cluster.run_until(lambda: server.fsm.data == {"x": f"with {is_renewed}"})  # noqa: B023
     cluster.check()
     assert cluster.judge.coverage["removed server added again"] >= 2
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_removed_server_with_an_empty_disk_does_not_go_by_members_of_long_ago(start, is_restarted):
+    """It began the cluster, alone: by the first entries that it gets back its own vote is a majority."""
+    cluster = start(servers=1, seed=20, config=replace(QUICK, **ONE_BY_ONE))
+    first = cluster.leader()
+    for number in range(20):
+        put(cluster, f"k{number}", "1")
+    for _ in range(2):
+        add(cluster, cluster.add_server())
+    remove(cluster, first.id)
+    cluster.renew(first)
+    leader = cluster.leader()
+    cluster.network.slow(leader.address, first.address, 0.05)
+    leader.raft.add_voter(first.id, first.address)
+    cluster.run_until(lambda: 4 <= first.disk.last_index < 16)
+    assert [voter.id for voter in first.raft.get_configuration().result().voters] == [first.id]
+
+    cluster.partition([first])
+    if is_restarted:
+        cluster.restart(first)
+    cluster.run(3)
+
+    assert (first.raft.state, first.raft.commit_index < 16) == (RaftState.FOLLOWER, True)
+    cluster.network.slow(leader.address, first.address, 0.0)
+    cluster.heal()
+    add(cluster, first)
+    put(cluster, "x", "1")
+    cluster.run_until(lambda: first.fsm.data == leader.fsm.data)
+    cluster.check()
+
+
+def test_a_server_that_is_not_up_to_date_yet_votes_for_one_that_is(start):
+    """Of two voters both are needed: who has just come may not be the reason why nobody leads any more."""
+    cluster = start(servers=1, seed=21, config=replace(QUICK, **ONE_BY_ONE, catch_up_rounds=0))
+    first, second = cluster.leader(), cluster.add_server()
+    for number in range(40):
+        put(cluster, f"k{number}", "1")
+    cluster.network.slow(first.address, second.address, 0.02)
+    first.raft.add_voter(second.id, second.address)
+    cluster.run_until(lambda: 4 <= second.disk.last_index < 20)
+
+    cluster.crash(first)
+    cluster.run(1)
+    cluster.restart(first)
+    cluster.network.slow(first.address, second.address, 0.0)
+
+    assert cluster.leader(10) is first
+    put(cluster, "x", "1")
+    cluster.run_until(lambda: second.fsm.data == first.fsm.data)
+    cluster.check()
 
 
 @pytest.mark.parametrize("is_removed", [False, True])

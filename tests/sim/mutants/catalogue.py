@@ -236,9 +236,23 @@ _ELECTIONS = [
     Mutant(
         "newborn-votes",
         "rules/election.py",
-        "    if ballot.newborn is not None:\n        return ballot  # what",
-        "    if False:\n        return ballot  # what",
+        "    if ballot.newborn is not None and not ballot.newborn.may_vote_for(candidate_last):\n        return ballot",
+        "    if False:\n        return ballot",
         "ARCHITECTURE, decision 15: a wiped disk never votes",
+    ),
+    Mutant(
+        "newborn-votes-for-whoever-has-as-long-a-log",
+        "rules/election.py",
+        "        return self.has_joined and candidate_last >= LogPosition(self.term, self.target)\n",
+        "        return candidate_last.index >= self.target\n",
+        "ARCHITECTURE, decision 15: only for who shows that it holds all that this server is to hold",
+    ),
+    Mutant(
+        "removed-server-comes-by-its-former-votes",
+        "rules/membership.py",
+        "    if not leader_commit or not newborn.has_joined:\n        return ballot\n",
+        "    if leader_commit >= 0:\n        return ballot\n",
+        "ARCHITECTURE, decision 15: an empty log comes by configurations in which it was a voter",
     ),
     Mutant(
         "newborn-grows-up-too-early",
