@@ -103,5 +103,4 @@ class EndChecks:
                 continue
             self._judge.check_failure(server)
             server.raft.shutdown().result(60.0)
-            cluster.run(0.001)  # the network's own threads end by themselves
             self._judge.check_stopped(server, server.group)

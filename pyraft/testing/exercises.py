@@ -160,6 +160,8 @@ class Exercises:
             raft.remove_server(member.id).result(seconds)
             raft.barrier(_PATIENCE).result(_PATIENCE)
             cluster.run(rng.choice([0.0, 0.1, 2 * cluster.config.election_timeout]))
+            if rng.random() < 0.5 and cluster.judge.roster.is_forgotten(server.id):
+                self._begin_anew(leader, raft, server)
             if not server.is_serving:
                 cluster.revive(server)
             raft.add_voter(member.id, member.address, timeout=seconds).result(2 * seconds)
@@ -171,6 +173,18 @@ class Exercises:
         cluster.crash(server)  # by what its log says of the members it goes from now on
         cluster.revive(server)
         self._check_returned(server, raft)
+
+    def _begin_anew(self, leader: SimServer, raft: Raft, server: SimServer) -> None:
+        """The removed server gets an empty disk, and is cut off as soon as it has some entries: it may not stand."""
+        cluster = self._cluster
+        cluster.renew(server)
+        raft.add_voter(server.id, server.address, timeout=_PATIENCE)
+        deadline = cluster.now + _PATIENCE
+        while server.disk.last_index < 1 and cluster.now < deadline:
+            cluster.run(0.0002)
+        cluster.partition([server])
+        cluster.run(4 * cluster.config.election_timeout)
+        cluster.heal()
 
     def check_end_at_work(self, server: SimServer) -> None:
         """I12: a server that is asked to end while commands wait in its queue, or are half applied, answers all."""
@@ -193,7 +207,6 @@ class Exercises:
             self._give_work(server, raft)
             cluster.scheduler.unhold(self)
         future.result(60.0)
-        cluster.run(0.001)  # the network's own threads end by themselves
         server.fsm_delay = 0.0
         cluster.judge.check_stopped(server, group)
 

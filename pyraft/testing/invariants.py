@@ -89,6 +89,7 @@ P = ParamSpec("P")
 
 _RESULTS = 4096  # answers of an FSM that are kept for the futures that bring them
 _READS_WITHIN = 10.0  # virtual seconds, while nothing is wrong
+_ENDS_WITHIN = 0.05  # virtual seconds
 _WAKES_WITHIN = 0.5  # virtual seconds from a future's end until its waiter runs
 
 
@@ -764,6 +765,10 @@ class Judge:
         Raises:
             Violation: it has.
         """
+        # The network's own threads end by themselves, some milliseconds later where lines take time.
+        deadline = self._cluster.now + _ENDS_WITHIN
+        while self.leftovers(group) and self._cluster.now < deadline:
+            self._cluster.run(0.001)
         left = self.leftovers(group)
         if left is not None:
             raise Violation("I12", f"the shutdown of {server.id} left {left}")

@@ -181,7 +181,9 @@ class QuestionWatch:
             )
         if index >= len(judge.committed):
             self._broken("I13", f"{id} may read at entry {index}, which is not committed")
-        if judge.restores.is_stranded(seen.disk, judge.committed):
+        raft = asked.server.raft
+        applied = 0 if raft is None else raft.applied_index  # the state machine may not have got it yet
+        if judge.restores.is_stranded(seen.disk, judge.committed, applied):
             self._broken("I13", f"{id} may read from a snapshot from outside that is not committed")
         for log in judge.committed[seen.applied + 1 : index + 1]:
             if log.type is LogType.COMMAND:

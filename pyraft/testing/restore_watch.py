@@ -61,12 +61,17 @@ class RestoreWatch:
         if self._states[meta.index, meta.term] != state:
             self._broken("I5", f"{server} keeps another state than was restored as entry {meta.index}")
 
-    def is_stranded(self, disk: DiskLog, committed: list[Log]) -> bool:
+    def is_stranded(self, disk: DiskLog, committed: list[Log], up_to: int | None = None) -> bool:
         """Whether a server stands on a snapshot from outside without which the others may have gone on.
 
         It cannot go back, so when it meets what the others have there it stops.
+
+        Args:
+            up_to: look at no snapshot that ends behind it.
         """
         for index, term in self._logs:
+            if up_to is not None and index > up_to:
+                continue
             if index >= len(disk.logs) or disk.logs[index].term != term:
                 continue
             if index >= len(committed) or committed[index].term != term:

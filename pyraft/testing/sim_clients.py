@@ -140,9 +140,9 @@ def _ask(
         began = cluster.now
         try:
             outcome.value = future.result(max(deadline - cluster.now, 0.0))
-            outcome.error = None
             outcome.index = future.index
             _note_instant(cluster, outcome, future)
+            outcome.error = None  # last: its client may look at any moment
         except Exception as error:
             outcome.fail(error)
             outcome.gave_up = isinstance(error, TimeoutError) and not future.done()
