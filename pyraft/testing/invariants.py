@@ -768,7 +768,7 @@ class Judge:
         # The network's own threads end by themselves, some milliseconds later where lines take time.
         deadline = self._cluster.now + _ENDS_WITHIN
         while self.leftovers(group) and self._cluster.now < deadline:
-            self._cluster.run(0.001)
+            self._cluster.scheduler.sleep(0.001)
         left = self.leftovers(group)
         if left is not None:
             raise Violation("I12", f"the shutdown of {server.id} left {left}")
