@@ -92,10 +92,14 @@ def chosen(groups: list[Group], arguments: argparse.Namespace) -> list[Group]:
 def provide(groups: list[Group]) -> None:
     """Build or install what is missing, before anything is measured."""
     try:
-        for library in sorted({subject.library for group in groups for subject in group.subjects}):
+        for library in sorted(libraries_of(groups)):
             peers.provide(library)
     except peers.MissingPeerError as error:
         raise SystemExit(str(error)) from error
+
+
+def libraries_of(groups: list[Group]) -> set[str]:
+    return {library for group in groups for subject in group.subjects for library in subject.libraries}
 
 
 def result_path(arguments: argparse.Namespace) -> Path:
@@ -105,9 +109,8 @@ def result_path(arguments: argparse.Namespace) -> Path:
 
 
 def head(home: Path, groups: list[Group]) -> dict[str, Any]:
-    libraries = {subject.library for group in groups for subject in group.subjects}
     return {
-        **machine.facts(home, libraries),
+        **machine.facts(home, libraries_of(groups)),
         "commit": machine.commit_of(CHECKOUT),
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
         "limits_us": {

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from .subjects import EVERY, GO, OURS, OURS_GRPC, OURS_TCP, PYSYNCOBJ, Subject
+from .subjects import EVERY, GO, MIXED, OURS, OURS_GRPC, OURS_TCP, PYSYNCOBJ, Subject, pure_of
 
 SIZE = 128
 
@@ -148,6 +148,7 @@ def everything() -> list[Group]:
         Group("restart-10m", some, 1, kind="restart", config=no_snapshots, options={"lengths": lengths[3:]}),
         Group("catch-up", some, 3, kind="catch_up", config=no_snapshots, options={"count": 10**6}),
         *catching_up(),
+        *mixed(),
     ]
 
 
@@ -179,4 +180,11 @@ def catching_up() -> list[Group]:
     ]
 
 
-PLANS = {"ours": ours, "peers": with_peers, "all": everything, "catch-up": catching_up}
+def mixed() -> list[Group]:
+    """Five minutes: clusters of both libraries beside those of one."""
+    pure = {subject.name: subject for each in MIXED for subject in pure_of(each)}
+    works = [ONE, clients(64), outstanding(1024)]
+    return [Group("mixed", [*pure.values(), *MIXED], 3, works, seconds=1.5)]
+
+
+PLANS = {"mixed": mixed, "ours": ours, "peers": with_peers, "all": everything, "catch-up": catching_up}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from .plan import Group
-from .subjects import EVERY, OURS_GRPC, OURS_TCP, Subject
+from .subjects import EVERY, MIXED, OURS_GRPC, OURS_TCP, Subject, pure_of
 from .tables import Values, failover_seconds, markdown, peak
 
 
@@ -57,6 +57,8 @@ def standings(groups: Sequence[Group], values: Values) -> list[Standing]:
                 found += _pysyncobj(group, ours, values)
         elif group.kind == "failover":
             found += _failover(group, values)
+        elif group.name == "mixed":
+            found += _mixed(group, values)
     return found
 
 
@@ -141,4 +143,23 @@ def _failover(group: Group, values: Values) -> list[Standing]:
         seconds = [failover_seconds(group, subject, values) for subject in (ours, theirs)]
         medians = [median(each) if each else None for each in seconds]
         found += _standing(f"failover, {ours.title} / {theirs.title}", *medians, 1.0, more=False)
+    return found
+
+
+def _mixed(group: Group, values: Values) -> list[Standing]:
+    """Against the slower of the two libraries alone; the latency against the larger one."""
+    found = []
+    for subject in MIXED:
+        for work in group.works:
+            more = work.figure == "per_second"
+            mine, *theirs = (
+                values.get((group.name, work.name, each.name, work.figure), {})
+                for each in (subject, *pure_of(subject))
+            )
+            if not mine or not all(theirs):
+                continue
+            medians = [median(by_round.values()) for by_round in theirs]
+            slower = min(medians) if more else max(medians)
+            what = f"{work.title}, {subject.title} / the slower library alone"
+            found += _standing(what, median(mine.values()), slower, 0.8 if more else 1.2, more)
     return found

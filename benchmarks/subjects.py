@@ -27,6 +27,11 @@ class Subject:
     label: str = ""
 
     @property
+    def libraries(self) -> tuple[str, ...]:
+        """All that its servers need."""
+        return (self.library,)
+
+    @property
     def name(self) -> str:
         own = f"{self.library}-{self.store}-{self.transport}{'-tuned' if self.tuned else ''}"
         return f"{own}@{self.label}" if self.label else own
@@ -72,6 +77,44 @@ class Subject:
         return [sys.executable, "-m", "benchmarks.server", text]
 
 
+_NEVER_FIRST = {"heartbeat_timeout": 30.0, "election_timeout": 30.0}
+
+
+@dataclass(frozen=True)
+class Mixed(Subject):
+    """Three servers of which the first leads; ``third`` is the library of the last, the second is of Go."""
+
+    third: str = ""
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return ("pyraft", "hashicorp")
+
+    @property
+    def name(self) -> str:
+        return f"mixed-{self.library}-leads-{self.transport}"
+
+    @property
+    def title(self) -> str:
+        leads, transport = ("pyraft", "Go")[self.library == "hashicorp"], self.transport
+        return f"mixed, {leads} leads, {'TCP' if transport == 'tcp' else 'gRPC'}"
+
+    def command(self, settings: dict[str, Any]) -> list[str]:
+        """As Subject.command(); all but the first wait for so long that the first stands for election."""
+        ids = [id for id, _ in settings["members"]]
+        library = (self.library, "hashicorp", self.third)[ids.index(settings["id"])]
+        if settings["id"] != ids[0]:
+            settings = {**settings, "config": {**settings["config"], **_NEVER_FIRST}}
+        return _pure(library, self.transport).command(settings)
+
+
+def _pure(library: str, transport: str) -> Subject:
+    """What a mixed cluster consists of, and is compared with."""
+    if library == "pyraft":
+        return Subject("pyraft", "lmdb", transport)
+    return Subject("hashicorp", "boltdb", transport, tuned=True)
+
+
 OURS_GRPC = Subject("pyraft", "lmdb", "grpc")
 OURS_TCP = Subject("pyraft", "lmdb", "tcp")
 OURS_MEMORY = Subject("pyraft", "memory", "tcp")
@@ -87,3 +130,13 @@ GO_MEMORY = [Subject("hashicorp", "memory", "tcp", tuned) for tuned in (False, T
 OURS_MEMORY_GRPC = Subject("pyraft", "memory", "grpc")
 PYSYNCOBJ = Subject("pysyncobj", "journal", "tcp")
 EVERY = {subject.name: subject for subject in [*OURS, OURS_MEMORY_GRPC, *GO, *GO_MEMORY, PYSYNCOBJ]}
+MIXED = [
+    Mixed(leads, "lmdb", transport, third=third)
+    for transport in ("tcp", "grpc")
+    for leads, third in (("pyraft", "hashicorp"), ("hashicorp", "pyraft"))
+]
+
+
+def pure_of(mixed: Subject) -> list[Subject]:
+    """The clusters of one library that ``mixed`` is compared with."""
+    return [_pure(library, mixed.transport) for library in ("pyraft", "hashicorp")]
