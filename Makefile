@@ -15,12 +15,13 @@ VENV_PY := $(VENV)/bin/python
 VENV_PY_ABS := $(if $(filter /%,$(VENV)),$(VENV_PY),$(CURDIR)/$(VENV_PY))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers proto-check wheel-check simulate-some simulate night mutants interop format proto bench bench-peers bench-all bench-compare env clean
+.PHONY: help demo test test-tcp check lint types layers proto-check wheel-check simulate-some simulate night mutants interop format proto bench bench-peers bench-all bench-compare env clean
 .SUFFIXES:
 
 help:
 	@echo 'make demo         run three servers, stop the leader, and watch the others go on'
 	@echo 'make test         run all tests           (ARGS="-k election -x" goes to pytest)'
+	@echo 'make test-tcp     the tests of whole clusters once more, over TCP (two minutes)'
 	@echo 'make check        everything else that must hold: the six checks below'
 	@echo '  make lint         formatting and lint'
 	@echo '  make types        mypy --strict'
@@ -55,6 +56,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(VENV_PY) -m pytest $(ARGS)
+
+# What clusters of several servers do, with TCP between them instead of memory.
+test-tcp: $(STAMP)
+	CLUSTERS_OVER=tcp $(VENV_PY) -m pytest -q tests/integration $(ARGS)
 
 check: lint types layers proto-check wheel-check simulate-some
 

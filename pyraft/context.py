@@ -77,7 +77,7 @@ class NodeContext:
         self.voted_at = 0.0  # when this server last gave its vote to another; main thread only
         self.leadership: Leadership | None = None  # while this server leads
         self.stray_leader = ""  # the id of the latest one that was refused, so that it is logged once
-        self.foreign_leader = ""  # the id of one whose log showed that it leads another cluster
+        self.foreign_leader: tuple[str, str] | None = None  # id, address; its log showed that it is one
         self._told_leader: tuple[str, str] | None = None  # whom observers believe to lead
         self._transfer_watch: _TransferWatch | None = None
         self._compacting = False

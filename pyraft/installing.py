@@ -13,7 +13,7 @@ from dataclasses import replace
 from .context import NodeContext
 from .errors import RaftError, StorageError, TransportError
 from .messages import InstallSnapshotRequest, InstallSnapshotResponse
-from .rpc_handlers import object_to, object_to_stray_leader, stranded
+from .rpc_handlers import object_to, object_to_stray_leader, refuse_stranded
 from .rules.membership import is_grown_up
 from .rules.replication import went_another_way
 from .snapshots.base import SnapshotMeta, SnapshotSink, SnapshotStore
@@ -159,7 +159,7 @@ def answer_snapshot(
             return None
         _install(node, stored)
     elif went_another_way(state.log.snapshot, request.last_log_index, request.last_log_term):
-        raise stranded(state, request.header)
+        return refuse_stranded(node, request)
     return InstallSnapshotResponse(node.header, state.ballot.term, True)
 
 

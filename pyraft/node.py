@@ -169,7 +169,9 @@ class Node:
         except BaseException:
             self.stop(None)
             self._main.join(None)
-            raise
+            # One that had failed before it could serve has closed its transport: as if a moment later.
+            if self.failure is None:
+                raise
 
     def receive(self, rpc: IncomingRpc) -> None:
         """Take a request of another server.  On the transport's threads; never blocks."""

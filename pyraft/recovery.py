@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from typing import Any
 
 from .config import Config
@@ -22,7 +23,7 @@ from .restoring import check_reaches, restore_newest
 from .rules.election import START_OF_LOG, LogPosition
 from .snapshot_writing import write_snapshot
 from .snapshots.base import SnapshotStore
-from .state import load_ballot
+from .state import BALLOT_KEY, encode_ballot, load_ballot
 from .transport.base import Transport
 
 _READ_BYTES = 1024 * 1024
@@ -80,6 +81,9 @@ def recover_cluster(
     meta = write_snapshot(snapshot_store, captured, transport)
     if not any(kept.id == meta.id for kept in snapshot_store.list()):
         raise StorageError("the snapshot store did not keep the snapshot, so the log stays as it was")
+    ballot = load_ballot(stable_store)
+    if ballot.newborn is not None:  # nobody is left who could show that it has caught up
+        stable_store.set(BALLOT_KEY, encode_ballot(replace(ballot, newborn=None)))
     log.reset(log.last)
 
 

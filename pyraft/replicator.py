@@ -181,6 +181,7 @@ class Replicator:
             log.last.index
         )  # of the log, at the latest look and the latest reading
         self._grew_at = -_COMMANDS_COME  # when it was found to have grown
+        self._read_count = _BESIDE_COMMANDS_ENTRIES  # entries of the latest reading: large ones are few
         self._is_beside_commands = False  # whether the latest reading was in the way of commands
         self._needs_snapshot = False  # what the peer lacks is not in our log any more
 
@@ -374,7 +375,7 @@ class Replicator:
         """Whether commands come, but not so many that small pieces would never reach the end."""
         grown, self._end_when_read = self._end - self._end_when_read, self._end
         is_quiet = self._runtime.now() - self._grew_at >= _COMMANDS_COME
-        return not is_quiet and 2 * grown < _BESIDE_COMMANDS_ENTRIES
+        return not is_quiet and 2 * grown < self._read_count
 
     def _may_send_more(self, waiting: int, now: float) -> bool:
         if not self._in_flight:
@@ -513,7 +514,10 @@ class Replicator:
             self._is_beside_commands = self._look_for_commands()
             at_once = _BESIDE_COMMANDS_ENTRIES if self._is_beside_commands else _FROM_STORE_ENTRIES
             most, most_bytes = min(most, at_once), min(most_bytes, _FROM_STORE_BYTES)
-        return self._entries.read(prev + 1, min(end, prev + most), most_bytes)
+        logs = self._entries.read(prev + 1, min(end, prev + most), most_bytes)
+        if self._read_store:
+            self._read_count = len(logs)
+        return logs
 
     def _report(self, request: AppendEntriesRequest, response: AppendEntriesResponse, sent_at: float) -> None:
         """Tell the main thread what an answer proves.  On the thread that received it."""

@@ -74,7 +74,7 @@ def object_to_stray_leader(
     if is_member(node.state.configuration, sender, header.addr):
         return None
     leader = node.current_leader()
-    if sender != node.foreign_leader and not is_stray_leader(leader, sender):
+    if (sender, header.addr) != node.foreign_leader and not is_stray_leader(leader, sender):
         return None
     error = TransportError(
         f"{sender} at {header.addr} is no member of the cluster of {node.id}, whose leader is {leader or 'not known'}: "
@@ -84,6 +84,18 @@ def object_to_stray_leader(
         node.stray_leader = sender
         node.log.error("refused a leader: %s", error)
     return error
+
+
+def refuse_foreign_leader(
+    node: NodeContext, request: AppendEntriesRequest | InstallSnapshotRequest
+) -> TransportError:
+    """The error to answer one whose log shows that it leads another cluster; it is not heard again."""
+    node.state.leader = None
+    header = request.header
+    node.foreign_leader = (header.id or header.addr, header.addr)
+    refusal = object_to_stray_leader(node, request)
+    assert refusal is not None
+    return refusal
 
 
 def answer_request(
@@ -135,8 +147,8 @@ def on_append_entries(
     if not is_contiguous(request.prev_log_entry, request.prev_log_term, request.entries, request.term):
         return TransportError("the entries do not follow each other: this request is damaged")
 
-    if not request.is_heartbeat:
-        _check_snapshot_is_theirs(state, request)
+    if not request.is_heartbeat and _went_another_way(state, request):
+        return refuse_stranded(node, request)
     if not _holds_prev(state, request):  # step 2
         return _refuse_prev(node, request)
 
@@ -242,15 +254,28 @@ def _append_reply(
     )
 
 
-def _check_snapshot_is_theirs(state: NodeState, request: AppendEntriesRequest) -> None:
-    """Raise CorruptStoreError if the leader's log shows that it went on without our snapshot."""
+def _went_another_way(state: NodeState, request: AppendEntriesRequest) -> bool:
+    """Whether the leader's log shows that it went on without our snapshot."""
     snapshot, prev, entries = state.log.snapshot, request.prev_log_entry, request.entries
     if prev > snapshot.index:
-        return
+        return False
     covered = min(len(entries), snapshot.index - prev)
     term = entries[covered - 1].term if covered else request.prev_log_term
-    if went_another_way(snapshot, prev + covered, term):
-        raise stranded(state, request.header)
+    return went_another_way(snapshot, prev + covered, term)
+
+
+def refuse_stranded(
+    node: NodeContext, request: AppendEntriesRequest | InstallSnapshotRequest
+) -> TransportError:
+    """Refuse one whose log went on without our snapshot.
+
+    Raises:
+        CorruptStoreError: it is a member of our cluster, so this server cannot go on.
+    """
+    header = request.header
+    if is_member(node.state.configuration, header.id or header.addr, header.addr):
+        raise stranded(node.state, header)
+    return refuse_foreign_leader(node, request)
 
 
 def stranded(state: NodeState, leader: RpcHeader) -> CorruptStoreError:
@@ -285,7 +310,10 @@ def _refuse_prev(node: NodeContext, request: AppendEntriesRequest) -> AppendEntr
     state, log = node.state, node.state.log
     is_empty = log.last.index == 0 and not state.configuration.servers
     before = state.ballot.newborn
-    state.save_ballot(ballot_on_refusal(state.ballot, is_empty, request.term, request.leader_commit_index))
+    prev = LogPosition(request.prev_log_term, request.prev_log_entry)
+    state.save_ballot(
+        ballot_on_refusal(state.ballot, is_empty, request.term, request.leader_commit_index, prev)
+    )
     if before is None and state.ballot.newborn is not None:
         node.log.info("this server has just come: it does not stand until it has caught up with its leader")
     reply = _append_reply(node, success=False, no_retry_backoff=True)
@@ -311,11 +339,7 @@ def _refuse_conflict(node: NodeContext, request: AppendEntriesRequest, index: in
             f"{sender} (term {request.term}) wants to replace entry {index}, but we committed up to "
             f"{state.commit_index}. Keep both servers' data directories and report a bug: Raft forbids this (§5.4)."
         )
-    node.foreign_leader = sender
-    refusal = object_to_stray_leader(node, request)
-    assert refusal is not None
-    state.leader = None
-    return refusal
+    return refuse_foreign_leader(node, request)
 
 
 def _store_missing(node: NodeContext, request: AppendEntriesRequest, missing: list[Log], commit: int) -> None:

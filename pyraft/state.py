@@ -177,24 +177,29 @@ class NodeState:
 
 
 def encode_ballot(ballot: Ballot) -> bytes:
-    """The one record that holds term, vote and newborn mark: version, numbers, then the vote."""
+    """The one record that holds term, vote and newborn mark: version, numbers, then the vote.
+
+    Version 2 has a position between them: for whom a newborn that has joined may vote.
+    """
     newborn = ballot.newborn
     vote = b"" if ballot.voted_for is None else ballot.voted_for.encode()
+    joined = None if newborn is None else newborn.votes_for
     return (
         _BALLOT.pack(
-            1,
+            1 if joined is None else 2,
             ballot.term,
             ballot.voted_for is not None,
-            (_HAS_JOINED if newborn.has_joined else _IS_NEWBORN) if newborn else 0,
+            newborn is not None,
             newborn.term if newborn else 0,
             newborn.target if newborn else 0,
         )
+        + (b"" if joined is None else _POSITION.pack(joined.term, joined.index))
         + vote
     )
 
 
-_BALLOT = struct.Struct(">BQ?BQQ")
-_IS_NEWBORN, _HAS_JOINED = 1, 2
+_BALLOT = struct.Struct(">BQ??QQ")
+_POSITION = struct.Struct(">QQ")
 
 
 def load_ballot(stable_store: StableStore) -> Ballot:
@@ -211,17 +216,21 @@ def load_ballot(stable_store: StableStore) -> Ballot:
         raise StorageError(f"the stable store could not read term and vote: {error}") from error
     if record is None:
         return Ballot()
-    if record and record[0] != 1:
+    if record and record[0] not in (1, 2):
         raise CorruptStoreError(
             f"the record of term and vote has version {record[0]}, and this pyraft knows "
-            f"version 1: use the pyraft that wrote it, or a newer one"
+            f"versions 1 and 2: use the pyraft that wrote it, or a newer one"
         )
     try:
-        _, term, has_vote, mark, born_term, target = _BALLOT.unpack_from(record)
-        vote = record[_BALLOT.size :].decode()
+        version, term, has_vote, is_newborn, born_term, target = _BALLOT.unpack_from(record)
+        at, joined = _BALLOT.size, None
+        if version == 2:
+            joined = LogPosition(*_POSITION.unpack_from(record, at))
+            at += _POSITION.size
+        vote = record[at:].decode()
     except (struct.error, UnicodeDecodeError) as error:
         raise CorruptStoreError(f"the record of term and vote cannot be read: {error}") from error
-    newborn = Newborn(born_term, target, mark == _HAS_JOINED) if mark else None
+    newborn = Newborn(born_term, target, joined) if is_newborn else None
     return Ballot(term, vote if has_vote else None, newborn)
 
 

@@ -32,7 +32,7 @@ from ..messages import (
     RequestVoteResponse,
     TimeoutNowRequest,
 )
-from ..rpc_handlers import UNEXPECTED_TEXT
+from ..rpc_handlers import UNEXPECTED_TEXT, object_to_stray_leader
 from ..rules.election import is_elected
 from ..rules.timing import randomized
 from ..state import RaftState
@@ -172,6 +172,10 @@ class Candidate:
         before = node.state.ballot.term
         leader = leaders_term(rpc)
         if leader is not None and leader >= before:
+            refusal = object_to_stray_leader(node, request)
+            if refusal is not None:
+                rpc.respond(refusal)
+                return None
             return Next(RoleName.FOLLOWER, carry=rpc)  # somebody won (§5.2)
         if isinstance(request, TimeoutNowRequest):
             return accept_timeout_now(node, rpc)

@@ -38,16 +38,19 @@ class Newborn:
     """The highest term that it heard of when it came."""
     target: int
     """The highest log index that it heard of when it came."""
-    has_joined: bool = False
-    """It came without a list of members, to be added: nobody counts on it, but it may have been a member before."""
+    votes_for: LogPosition | None = None
+    """It came without a list of members, to be added: it votes for candidates whose logs reach as far.
+
+    It may be a voter already, and nobody could lead without it.  None: its disk may have been wiped.
+    """
+
+    @property
+    def has_joined(self) -> bool:
+        return self.votes_for is not None
 
     def may_vote_for(self, candidate_last: LogPosition) -> bool:
-        """Whether it may vote for a candidate whose log ends there.
-
-        One that has joined, if that log holds all that its own is to hold: it may be a voter already,
-        and nobody could lead without it.
-        """
-        return self.has_joined and candidate_last >= LogPosition(self.term, self.target)
+        """Whether it may vote for a candidate whose log ends there."""
+        return self.votes_for is not None and candidate_last >= self.votes_for
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from ..configuration import Configuration
-from .election import Ballot, Newborn
+from .election import START_OF_LOG, Ballot, LogPosition, Newborn
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,25 +118,31 @@ def _last_log(standing: Standing) -> int:
     return UNKNOWN_TARGET if standing.term > 1 else 0  # beyond term 1 there were elections
 
 
-def ballot_on_refusal(ballot: Ballot, is_empty: bool, leader_term: int, leader_commit: int) -> Ballot:
+def ballot_on_refusal(
+    ballot: Ballot, is_empty: bool, leader_term: int, leader_commit: int, prev: LogPosition
+) -> Ballot:
     """The ballot of a server that lacks the entry before those that a leader has for it.
 
     Args:
         is_empty: its log is, and it knows no members: it has just come, perhaps not for the first time.
-        leader_term, leader_commit: of the request.
+        leader_term, leader_commit, prev: of the request.
 
     An empty server may have been a member before, under the same id, and was removed then.  As
     its log grows it comes by the configurations of that time, in which it is a voter, perhaps the
     only one, and could elect itself, or somebody else, without entries that it once acknowledged.
     A leader brings it up to date only after the removal is committed, so that is at most at
     ``leader_commit``, or before the first entry of ``leader_term`` if the leader did not know of it
-    yet: the server is a newborn until it holds both.
+    yet: the server is a newborn until it holds both.  It is also at most at ``prev``, where the
+    leader's log ended when it turned to this server; whoever has a log that reaches there may lead
+    (§5.4.1), even if that leader is lost with all that it had begun.
     """
-    newborn = ballot.newborn or Newborn(0, 0, is_empty)
-    if not leader_commit or not newborn.has_joined:
+    newborn = ballot.newborn or Newborn(0, 0, START_OF_LOG if is_empty else None)
+    begins = not leader_commit and prev.index <= 1  # the bootstrap entry is all there is
+    if newborn.votes_for is None or begins:
         return ballot
+    reach = max(newborn.votes_for, min(prev, LogPosition(leader_term, leader_commit)))
     term, target = max(newborn.term, leader_term), max(newborn.target, leader_commit)
-    return replace(ballot, newborn=Newborn(term, target, has_joined=True))
+    return replace(ballot, newborn=Newborn(term, target, reach))
 
 
 def is_grown_up(newborn: Newborn, commit_index: int, commit_term: int) -> bool:

@@ -1,10 +1,19 @@
 """A server with an empty disk: whom it must hear, how it begins, and when it has grown up."""
 
+from dataclasses import replace
+
 import pytest
 
 from pyraft.configuration import Configuration, Server, Suffrage
-from pyraft.rules.election import Ballot, Newborn
-from pyraft.rules.membership import UNKNOWN_TARGET, Standing, ballot_on_arrival, is_grown_up, voters_to_hear
+from pyraft.rules.election import Ballot, LogPosition, Newborn, decide_vote, grants, would_vote
+from pyraft.rules.membership import (
+    UNKNOWN_TARGET,
+    Standing,
+    ballot_on_arrival,
+    ballot_on_refusal,
+    is_grown_up,
+    voters_to_hear,
+)
 
 SIZES = range(1, 8)
 
@@ -117,3 +126,53 @@ def test_it_never_goes_back_in_term():
 )
 def test_when_it_has_grown_up(commit_index, commit_term, grown_up):
     assert is_grown_up(Newborn(term=4, target=40), commit_index, commit_term) is grown_up
+
+
+NEW = Ballot(3, "s2")
+
+
+@pytest.mark.parametrize(
+    ("leader", "commit", "prev", "expected"),
+    [
+        (3, 0, LogPosition(1, 1), None),
+        (3, 40, LogPosition(3, 60), Newborn(3, 40, LogPosition(3, 40))),
+        (3, 40, LogPosition(2, 60), Newborn(3, 40, LogPosition(2, 60))),
+        (3, 0, LogPosition(2, 60), Newborn(3, 0, LogPosition(2, 60))),
+    ],
+    ids=[
+        "a new cluster",
+        "a leader that has committed in its term",
+        "one that has just been elected",
+        "one that does not know its commit index",
+    ],
+)
+def test_who_comes_empty_has_to_hold_what_its_leader_had_committed(leader, commit, prev, expected):
+    ballot = ballot_on_refusal(NEW, True, leader, commit, prev)
+
+    assert ballot == replace(NEW, newborn=expected)
+
+
+def test_a_later_refusal_raises_what_it_has_to_hold_and_never_lowers_it():
+    once = ballot_on_refusal(NEW, True, 3, 40, LogPosition(3, 60))
+
+    assert ballot_on_refusal(once, False, 4, 30, LogPosition(3, 50)).newborn == Newborn(
+        4, 40, LogPosition(3, 50)
+    )
+    assert ballot_on_refusal(once, False, 3, 20, LogPosition(2, 20)) == once
+
+
+def test_a_server_that_lags_or_was_wiped_is_none_that_has_just_come():
+    wiped = Ballot(3, "s2", Newborn(3, 9))
+
+    assert ballot_on_refusal(NEW, False, 5, 40, LogPosition(4, 60)) == NEW
+    assert ballot_on_refusal(wiped, True, 5, 40, LogPosition(4, 60)) == wiped
+
+
+def test_who_has_joined_votes_for_those_whose_logs_reach_as_far():
+    ballot = Ballot(4, None, Newborn(3, 40, LogPosition(2, 60)))
+    nobody_known = Configuration()
+
+    for last, granted in ((LogPosition(2, 59), False), (LogPosition(2, 60), True), (LogPosition(3, 1), True)):
+        after = decide_vote(ballot, LogPosition(0, 0), nobody_known, "s3", 4, last)
+        assert grants(after, "s3", 4) is granted
+        assert would_vote(ballot, LogPosition(0, 0), nobody_known, "s3", 5, last) is granted

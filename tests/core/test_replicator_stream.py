@@ -208,6 +208,22 @@ def test_the_end_of_the_log_does_not_run_away_from_a_peer_that_is_far_behind():
     assert missing[-1] < missing[0] - 20 * 100
 
 
+def test_nor_does_it_where_commands_are_large_and_few_of_them_fit_into_a_request():
+    large = [Log(index, 1, LogType.COMMAND, bytes(10_000)) for index in range(1, 601)]
+    runtime, replicator, sent = far_behind(0.001, large)
+    began = runtime.at
+
+    for _ in range(8):
+        log = replicator._entries
+        log.stage([Log(log.last.index + 1 + n, 1, LogType.COMMAND, bytes(10_000)) for n in range(16)])
+        log.write_staged()
+        log._recent = ()  # as they are once more have come
+        runtime.at = replicator._send_what_is_due()
+
+    assert {len(request.entries) for request in sent} == {26}
+    assert runtime.at - began < 8 * 0.004  # without the long rests
+
+
 def append(replicator, count):
     log = replicator._entries
     log.stage(entries("1" * count, first=log.last.index + 1))

@@ -6,6 +6,7 @@ Everything waits on conditions; nothing sleeps to let things settle.
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import shutil
 import sys
@@ -17,6 +18,8 @@ from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from pyraft import (
     FSM,
@@ -161,6 +164,10 @@ class Member:
         return self.raft is not None and self.raft.state is not RaftState.SHUTDOWN
 
 
+OVER_TCP = os.environ.get("CLUSTERS_OVER") == "tcp"
+"""Whether clusters that do not say which network they are on are on TCP (make test-tcp)."""
+
+
 class Cluster:
     """Servers on one InmemNetwork, on gRPC or on TCP, with stores in memory or in directories.
 
@@ -189,13 +196,14 @@ class Cluster:
                 and bootstrapped on each.
             arrives: without a root: do as ``Raft.open`` does with an empty directory.
         """
-        self.network = InmemNetwork()
+        self._network = InmemNetwork()
         self.settings = config() if settings is None else settings
         self.acknowledged: list[bytes] = []
         self._root = root
         self._make_fsm = fsm
         self._make_store = make_store or (lambda id: InmemStore())
         self._make_snapshots = make_snapshots
+        over_tcp = over_tcp or OVER_TCP
         self._connect = _grpc_transport if over_grpc else _tcp_transport if over_tcp else None
         self._arrives = arrives
         self._transports: dict[str, Transport] = {}
@@ -227,6 +235,13 @@ class Cluster:
     def addresses(self) -> dict[str, str]:
         return {member.id: member.address for member in self.members.values()}
 
+    @property
+    def network(self) -> InmemNetwork:
+        """The one in memory, whose wires can be cut; real ones are cut in tests/interop/links.py and in the demo."""
+        if self._connect is not None:
+            pytest.skip("it cuts the wires of the network in memory, and this run is over TCP")
+        return self._network
+
     def directory(self, id: str) -> Path:
         assert self._root is not None
         return self._root / id
@@ -255,7 +270,7 @@ class Cluster:
             return self._transports.pop(id)
         if self._connect is not None:
             return self._connect(member.address)
-        return InmemTransport(self.network, member.address)
+        return InmemTransport(self._network, member.address)
 
     def _start(self, member: Member, is_eager: bool) -> None:
         member.fsm = self._make_fsm()

@@ -27,7 +27,7 @@ from pyraft.configuration import encode_configuration
 from pyraft.log import Log, LogType
 from pyraft.logstore import InmemStore, LMDBStore
 from pyraft.messages import AppendEntriesResponse
-from pyraft.rules.election import Ballot
+from pyraft.rules.election import Ballot, LogPosition, Newborn
 from pyraft.snapshots import DiscardSnapshotStore, FileSnapshotStore, InmemSnapshotStore
 from pyraft.state import BALLOT_KEY, encode_ballot, load_ballot
 from pyraft.transport import InmemNetwork, InmemTransport
@@ -400,6 +400,19 @@ def test_a_crash_between_snapshot_and_log_is_made_good_by_doing_it_again():
         cluster.check_nothing_lost()
 
 
+def test_a_survivor_that_had_just_come_leads_once_it_is_recovered():
+    with stopped_cluster(writes=5) as cluster:
+        member = cluster.members["n2"]
+        ballot = load_ballot(member.store)
+        newborn = Newborn(ballot.term, 10_000, LogPosition(ballot.term, 10_000))
+        member.store.set(BALLOT_KEY, encode_ballot(dataclasses.replace(ballot, newborn=newborn)))
+
+        recover(member, Configuration.of_voters({"n2": member.address}))
+        cluster.start("n2")
+
+        assert cluster.leader() is member
+
+
 def recovered(cluster, id, last):
     """The parts of a server whose log ended at ``last``; what follows entry 10 reached nobody else."""
     member = cluster.members[id]
@@ -560,6 +573,7 @@ def test_a_file_that_is_not_there_is_refused_by_name(tmp_path, read):
 def test_a_file_brings_a_lost_cluster_back(tmp_path):
     """hashicorp's recovery by peers.json, onto addresses that are all new."""
     with stopped_cluster(writes=10, snapshot_after=3) as cluster:
+        assert cluster.network  # for its names
         for id in ("n1", "n2"):
             cluster.members[id].address = f"{id}.new:1"
         path = written(tmp_path, [{"id": id, "address": cluster.members[id].address} for id in ("n1", "n2")])

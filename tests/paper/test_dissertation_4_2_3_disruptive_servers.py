@@ -6,8 +6,10 @@ from pyraft.configuration import Configuration
 from pyraft.errors import CorruptStoreError, TransportError
 from pyraft.installing import answer_snapshot
 from pyraft.messages import AppendEntriesRequest, InstallSnapshotRequest, RpcHeader
+from pyraft.roles.candidate import Candidate
 from pyraft.rpc_handlers import on_append_entries, on_request_pre_vote, on_request_vote
-from pyraft.rules.election import Ballot, may_be_heard
+from pyraft.rules.election import Ballot, LogPosition, may_be_heard
+from pyraft.transport.base import IncomingRpc
 from tests.logs import entries
 from tests.nodes import S1_TO_S3, append_request, pre_vote_request, server, stage, vote_request
 
@@ -167,3 +169,42 @@ def test_a_leader_is_not_deposed_by_the_leader_of_another_cluster():
             s.s3.sends(stray)
 
         assert (s.raft.leader_id, s.raft.term) == ("s1", term)
+
+
+def compacted():
+    """A server whose snapshot ends at its commit index, and whose leader is silent."""
+    node = server("1223", term=3)
+    on_append_entries(node, append_request(3, (4, 3), commit=4, leader="s3"))
+    node.state.log.snapshot = LogPosition(3, 4)
+    node.runtime.at += node.config.heartbeat_timeout
+    return node
+
+
+@pytest.mark.parametrize("is_snapshot", [False, True])
+def test_another_clusters_leader_does_not_stop_a_server_that_has_a_snapshot(is_snapshot):
+    node = compacted()
+    snapshot = InstallSnapshotRequest(RpcHeader("s9", "s9"), 9, 3, 9, S1_TO_S3, 1, 5)
+
+    answer = (
+        answer_snapshot(node, snapshot, None)
+        if is_snapshot
+        else on_append_entries(node, append_request(9, (3, 9), leader="s9"))
+    )
+
+    assert isinstance(answer, TransportError) and "leader is not known: was the address" in str(answer)
+    assert node.current_leader() is None
+
+
+def test_a_candidate_does_not_give_up_for_the_leader_of_another_cluster():
+    node = compacted()
+    on_append_entries(node, append_request(9, (3, 9), leader="s9"))
+
+    assert node.foreign_leader == ("s9", "s9")
+    rpc = Answered(append_request(20, leader="s9"))
+    assert Candidate(node)._on_rpc(rpc) is None
+    assert isinstance(rpc.answer, TransportError)
+
+
+class Answered(IncomingRpc):
+    def __init__(self, request):
+        super().__init__(request, lambda answer: setattr(self, "answer", answer))

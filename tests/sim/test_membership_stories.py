@@ -421,6 +421,60 @@ def test_a_server_that_is_not_up_to_date_yet_votes_for_one_that_is(start):
     cluster.check()
 
 
+def joins_slowly(cluster, leader, others=()):
+    """A voter that nobody waited for, and that has got a part of the log."""
+    new = cluster.add_server()
+    for number in range(60):
+        put(cluster, f"k{number}", "1")
+    cluster.run(0.5)
+    for server in (leader, *others):
+        cluster.network.slow(server.address, new.address, 0.02)
+    leader.raft.add_voter(new.id, new.address)
+    cluster.run_until(lambda: 4 <= new.disk.last_index < 20)
+    return new
+
+
+def leads_and_is_heard_by(leader, other, term):
+    ballot = other.raft._state.ballot
+    return leader.raft.state is RaftState.LEADER and (other.raft.leader_id, ballot.term) == (leader.id, term)
+
+
+def test_a_new_voter_does_not_wait_for_what_only_a_lost_leader_had(start):
+    cluster = start(servers=2, seed=31, config=replace(QUICK, **ONE_BY_ONE, catch_up_rounds=0))
+    first, second = cluster.leader(), follower(cluster)
+    new = joins_slowly(cluster, first, [second])
+    cluster.crash(first)
+    cluster.crash(second)
+    cluster.restart(first)
+    cluster.run_until(lambda: leads_and_is_heard_by(first, new, 3))
+    cluster.run(0.04)
+
+    cluster.crash(first)  # for good
+    cluster.restart(second)
+    cluster.network.slow(second.address, new.address, 0.0)
+
+    assert cluster.leader(20) is second
+
+
+def test_a_new_voter_does_not_wait_for_what_its_leader_had_not_written(start):
+    cluster = start(servers=1, seed=33, config=replace(QUICK, **ONE_BY_ONE, catch_up_rounds=0))
+    first = cluster.leader()
+    new = joins_slowly(cluster, first)
+    cluster.crash(first)
+    cluster.run(1)
+    cluster.restart(first)
+    cluster.network.slow(first.address, new.address, 0.0)
+    cluster.slow_disk(first, 0.08)
+    cluster.run_until(lambda: leads_and_is_heard_by(first, new, 3))
+
+    cluster.crash(first)
+    cluster.slow_disk(first, 0.0)
+    cluster.restart(first)
+
+    assert cluster.leader(20) is first
+    cluster.check()
+
+
 @pytest.mark.parametrize("is_removed", [False, True])
 def test_a_leader_that_gave_its_vote_back_unheard_stands_until_that_is_committed(start, is_removed):
     cluster = start(servers=2, seed=19)

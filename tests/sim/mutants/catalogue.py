@@ -243,14 +243,14 @@ _ELECTIONS = [
     Mutant(
         "newborn-votes-for-whoever-has-as-long-a-log",
         "rules/election.py",
-        "        return self.has_joined and candidate_last >= LogPosition(self.term, self.target)\n",
+        "        return self.votes_for is not None and candidate_last >= self.votes_for\n",
         "        return candidate_last.index >= self.target\n",
         "ARCHITECTURE, decision 15: only for who shows that it holds all that this server is to hold",
     ),
     Mutant(
         "removed-server-comes-by-its-former-votes",
         "rules/membership.py",
-        "    if not leader_commit or not newborn.has_joined:\n        return ballot\n",
+        "    if newborn.votes_for is None or begins:\n        return ballot\n",
         "    if leader_commit >= 0:\n        return ballot\n",
         "ARCHITECTURE, decision 15: an empty log comes by configurations in which it was a voter",
     ),
