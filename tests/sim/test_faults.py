@@ -256,8 +256,8 @@ def test_a_server_with_a_lost_disk_comes_back(start, seed):
     cluster.run(1)
     relent(fault, cluster)
 
-    cluster.check()
     assert cluster.judge.coverage["disk wiped"] == 1
+    cluster.check()
 
 
 @pytest.mark.parametrize("kind", EXPERIMENTS)
