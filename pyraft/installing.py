@@ -14,7 +14,8 @@ from .context import NodeContext
 from .errors import RaftError, StorageError, TransportError
 from .messages import InstallSnapshotRequest, InstallSnapshotResponse
 from .rpc_handlers import object_to, object_to_stray_leader, refuse_stranded
-from .rules.membership import is_grown_up
+from .rules.election import LogPosition
+from .rules.membership import ballot_on_refusal, is_grown_up
 from .rules.replication import went_another_way
 from .snapshots.base import SnapshotMeta, SnapshotSink, SnapshotStore
 from .transport.base import IncomingRpc, SnapshotSource
@@ -153,6 +154,12 @@ def answer_snapshot(
         return InstallSnapshotResponse(node.header, state.ballot.term, False)
     state.adopt_term(request.term)
     node.heard_leader(request)
+    if state.ballot.newborn is None and state.has_just_come:
+        # Nothing says what the sender has committed beyond it: an entry of its term will.
+        position = LogPosition(request.term, request.last_log_index)
+        state.save_ballot(
+            ballot_on_refusal(state.ballot, True, request.term, request.last_log_index, position)
+        )
     # At or below our commit index it says nothing new; installing it would take the FSM back.
     if request.last_log_index > state.commit_index:
         if stored is None:

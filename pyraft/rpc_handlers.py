@@ -308,7 +308,7 @@ def _refuse_prev(node: NodeContext, request: AppendEntriesRequest) -> AppendEntr
         StorageError: what this server has to hold before it may vote is not durable.
     """
     state, log = node.state, node.state.log
-    is_empty = log.last.index == 0 and not state.configuration.servers
+    is_empty = state.has_just_come
     before = state.ballot.newborn
     prev = LogPosition(request.prev_log_term, request.prev_log_entry)
     state.save_ballot(

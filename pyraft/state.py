@@ -89,6 +89,11 @@ class NodeState:
         return self.configurations.latest
 
     @property
+    def has_just_come(self) -> bool:
+        """Whether it has neither a log nor members yet."""
+        return self.log.last.index == 0 and not self.configuration.servers
+
+    @property
     def is_voter(self) -> bool:
         return self.configurations.latest.is_voter(self.server_id)
 

@@ -8,7 +8,7 @@ from pyraft.installing import answer_snapshot
 from pyraft.messages import AppendEntriesRequest, InstallSnapshotRequest, RpcHeader
 from pyraft.roles.candidate import Candidate
 from pyraft.rpc_handlers import on_append_entries, on_request_pre_vote, on_request_vote
-from pyraft.rules.election import Ballot, LogPosition, may_be_heard
+from pyraft.rules.election import Ballot, LogPosition, Newborn, may_be_heard
 from pyraft.transport.base import IncomingRpc
 from tests.logs import entries
 from tests.nodes import S1_TO_S3, append_request, pre_vote_request, server, stage, vote_request
@@ -169,6 +169,14 @@ def test_a_leader_is_not_deposed_by_the_leader_of_another_cluster():
             s.s3.sends(stray)
 
         assert (s.raft.leader_id, s.raft.term) == ("s1", term)
+
+
+def test_an_empty_server_that_is_offered_a_snapshot_first_waits_for_an_entry_of_the_leaders_term():
+    node = server("", configuration=Configuration())
+    request = InstallSnapshotRequest(RpcHeader("s3", "s3"), 12, 144, 9, S1_TO_S3, 1, 5)
+
+    assert answer_snapshot(node, request, None) is None  # go on
+    assert node.state.ballot.newborn == Newborn(12, 144, LogPosition(12, 144))
 
 
 def compacted():
