@@ -32,7 +32,7 @@ help:
 	@echo 'make simulate     300 seeds of the simulator, or as many as fit into 8 minutes'
 	@echo 'make night        seeds until stopped; goes on where it stopped: simulation-results/'
 	@echo 'make mutants      plant bugs in copies of the library: does the simulator find them? (two hours)'
-	@echo 'make interop      clusters of Python and Go servers, at length; needs Go (five minutes)'
+	@echo 'make interop      clusters of Python and Go servers, at length; needs Go (eight minutes)'
 	@echo 'make format       format the code, and fix what lint can fix'
 	@echo 'make proto        generate the protobuf code again'
 	@echo 'make bench        measure this library, 2 minutes     (ARGS goes to the benchmarks)'

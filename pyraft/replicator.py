@@ -177,9 +177,8 @@ class Replicator:
         self._after_snapshot = 0  # where to go on after the latest one that was sent
         self._read_store = False  # whether the latest request had to be read from there
         self._rest_until = 0.0
-        self._end = self._end_when_read = (
-            log.last.index
-        )  # of the log, at the latest look and the latest reading
+        self._end = log.last.index  # at the latest look
+        self._end_when_read = self._end  # and at the latest reading from the store
         self._grew_at = -_COMMANDS_COME  # when it was found to have grown
         self._read_count = _BESIDE_COMMANDS_ENTRIES  # entries of the latest reading: large ones are few
         self._is_beside_commands = False  # whether the latest reading was in the way of commands

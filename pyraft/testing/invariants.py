@@ -295,9 +295,8 @@ class Judge:
             self._broken("I1", f"{first} and {server.id} both lead term {term}")
         elif term in self._reigns:
             self._broken("I1", f"{server.id} was elected in term {term} twice")
-        is_open = (
-            seen.disk.members_index > seen.commit
-        )  # for all it knows it is needed to commit that (§4.2.2)
+        # For all it knows it is needed to commit those members (§4.2.2).
+        is_open = seen.disk.members_index > seen.commit
         if not seen.disk.members.is_voter(server.id) and not is_open:
             self._broken("I1", f"{server.id} leads term {term}, and has no vote by its own log")
         votes = self._votes.get((term, server.id), {})
