@@ -50,7 +50,7 @@ from ..messages import (
     TimeoutNowRequest,
     TimeoutNowResponse,
 )
-from .msgpack_entries import pack_entries
+from .msgpack_entries import pack_entries, unpack_commands
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024 + 64 * 1024
 """The largest command that there may be, and what is around it."""
@@ -60,6 +60,8 @@ _LEAST_ENTRY_BYTES = 64
 _LONGEST_CONTAINER = 64
 _LONGEST_NAMES = 4096
 """Bytes of a server's id and address together."""
+_FRUITLESS_TRIES = 4
+"""So often in a message neighbours may turn out to be unlike each other: each time what has come is copied."""
 _FREE_CONTAINERS = 256
 _LEAST_CONTAINER_BYTES = 16
 """On average; a struct of Go's takes more, as an array too."""
@@ -241,16 +243,35 @@ class MessageReader:
                 fields[name] = value
         return fields
 
-    def _entries(self) -> list[Fields]:
+    def _entries(self) -> list[Fields | Log]:
         is_map, count = self.header()
         if is_map:
             raise MalformedError("a map where entries should be")
-        entries: list[Fields] = []
-        for done in range(count or 0):
-            if done * _LEAST_ENTRY_BYTES > self._max_message_bytes:
+        entries: list[Fields | Log] = []
+        count, tries = count or 0, _FRUITLESS_TRIES
+        while len(entries) < count:
+            if len(entries) * _LEAST_ENTRY_BYTES > self._max_message_bytes:
                 raise MalformedError(f"{count} entries in one message")
-            entries.append(self.fields(_LOG_FIELDS))
+            fields = self.fields(_LOG_FIELDS)
+            entries.append(fields)
+            if tries and len(entries) < count:
+                commands = self._commands_after(fields, count - len(entries))
+                entries += commands
+                tries -= not commands
         return entries
+
+    def _commands_after(self, fields: Fields, at_most: int) -> list[Log]:
+        """The commands that have come already, and look as neighbours of an entry with ``fields`` do."""
+        term = fields.get(b"Term")
+        if type(term) is not int or term < 0:
+            return []
+        block = self._unpacker.read_bytes(self._fed - int(self._unpacker.tell()))
+        logs, used = unpack_commands(block, at_most, term, _decode_time_bytes, _pack)
+        rest = block[used:]
+        if rest:  # put back, as if the message had begun so much later
+            self._feed_bytes(rest)
+            self._start += len(rest)
+        return logs
 
 
 # ── fields ──
@@ -383,12 +404,15 @@ def _log_map(log: Log) -> dict[str, Any]:
     }
 
 
-def _decode_entries(entries: Sequence[Fields]) -> list[Log]:
-    """The entries; their protobuf bytes, which the disk wants, are made here, once."""
+def _decode_entries(entries: Sequence[Fields | Log]) -> list[Log]:
+    """The entries; their protobuf bytes, which the disk wants, are made here, once, unless they are there."""
     logs = []
     common: tuple[int, int] | None = None
     encode: EntryEncoder
     for fields in entries:
+        if isinstance(fields, Log):
+            logs.append(fields)
+            continue
         index, term = _uint(fields, b"Index"), _uint(fields, b"Term")
         data, extensions = _bytes(fields, b"Data"), _bytes(fields, b"Extensions")
         appended_at = _decode_time(fields.get(b"AppendedAt"))

@@ -58,6 +58,9 @@ OURS = [
     AppendEntriesRequest(
         HEADER, 3, 6, 2, [Log(7 + i, 3, LogType.COMMAND, b"x" * i, b"e", 10**18) for i in range(5)], 6
     ),
+    AppendEntriesRequest(
+        HEADER, 3, 6, 2, [Log((1 << 20) + i, 3, LogType.COMMAND, b"x" * 16, b"", 10**18) for i in range(9)], 6
+    ),
 ]
 OUR_ANSWERS = [
     StandingResponse(HEADER, 7, 9, CONFIGURATION),
