@@ -106,7 +106,8 @@ class RaftFuture(Future[T]):
             try:
                 yield from done
             finally:
-                self._forget(wake)
+                if self._state is not _FINISHED:  # else whoever finished it took them all
+                    self._forget(wake)
         return self.result()
 
     # -- for whoever owns the operation ------------------------------------------------
@@ -240,6 +241,9 @@ class _Alarm:
         self._done: deque[asyncio.Future[None]] = deque()
         self._is_coming = False  # a call that will look at everything that is there by then
 
+    def is_of(self, loop: asyncio.AbstractEventLoop) -> bool:
+        return self._loop() is loop
+
     def ring(self, done: asyncio.Future[None], _: Any) -> None:
         """Any thread."""
         self._done.append(done)  # first: whoever clears the mark looks after that
@@ -263,12 +267,17 @@ class _Alarm:
 
 
 _alarms: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Alarm] = weakref.WeakKeyDictionary()
+_latest: _Alarm | None = None  # nearly always there is one loop, and the dictionary costs a microsecond
 
 
 def _alarm_of(loop: asyncio.AbstractEventLoop) -> _Alarm:
-    alarm = _alarms.get(loop)
-    if alarm is None:
-        alarm = _alarms[loop] = _Alarm(loop)
+    global _latest
+    alarm = _latest
+    if alarm is None or not alarm.is_of(loop):
+        alarm = _alarms.get(loop)
+        if alarm is None:
+            alarm = _alarms[loop] = _Alarm(loop)
+        _latest = alarm
     return alarm
 
 

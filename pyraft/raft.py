@@ -739,7 +739,8 @@ class Raft:
         return f"<Raft {self._config.local_id} at {self._transport.local_address} [{self._state.role}]>"
 
     def _check_usable(self) -> None:
-        self._fork_guard.check(f"server {self._config.local_id}")
+        if self._fork_guard.is_child:  # or its text would be made for every command
+            self._fork_guard.check(f"server {self._config.local_id}")
         if not self._started:
             raise NotStartedError(
                 f"server {self._config.local_id} has not been started: call start(), or use it in a with block"
