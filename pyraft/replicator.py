@@ -7,6 +7,12 @@ are in.  Any refusal or broken stream leads back to probing from what is known t
 What it sends comes from its session (term, commit index) and the log, never from the
 node's state, and it looks at the session after reading the log (see sessions.py).
 
+A command on its own meets a peer that has everything else and a thread that waits.  To wake
+that thread would cost as much as the message, so the main thread sends such a command itself
+(``offer``), and an answer that leaves nothing to do is left until somebody looks.  Whoever
+works on the stream has *the turn*: the thread while it is awake, and who takes it from a
+thread that is parked.
+
 Source: Raft paper §5.3; dissertation §10.2.1.
 """
 
@@ -16,6 +22,7 @@ import io
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from .config import Config
@@ -30,6 +37,7 @@ from .messages import (
     RpcHeader,
 )
 from .node_log import NodeLog
+from .rules.election import LogPosition
 from .rules.replication import agreement_bound, next_index_after_hint, next_index_after_rejection
 from .rules.timing import back_off, randomized
 from .runtime import Inbox, NotifyChannel, Runtime
@@ -87,22 +95,32 @@ class _Sent(NamedTuple):
 
 
 class _Stream:
-    """One pipeline, and the requests that it has not answered yet, oldest first.
+    """One pipeline, the requests that it has not answered yet, and the answers nobody has looked at.
 
-    The replicator's thread appends, the transport's thread takes away.
+    Oldest first.  From one to the other the transport's thread moves them; at the other ends
+    is whoever has the turn.
     """
 
-    __slots__ = ("pipeline", "unanswered")
+    __slots__ = ("answers", "pipeline", "unanswered")
 
     def __init__(self) -> None:
         self.pipeline: AppendPipeline | None = None
         self.unanswered: deque[_Sent] = deque()
+        self.answers: deque[_Answer] = deque()
 
 
-class _Replied(NamedTuple):
-    stream: _Stream  # which one: late news of an older stream is dropped
+class _Answer(NamedTuple):
     sent: _Sent
     response: AppendEntriesResponse
+    at: float
+
+
+class _Answered(NamedTuple):
+    """There is an answer on the stream."""
+
+
+class _TurnIsBack(NamedTuple):
+    """The main thread has done what it took the turn for."""
 
 
 class _Broke(NamedTuple):
@@ -167,6 +185,11 @@ class Replicator:
         self._failures = 0
         self._rejections = 0  # in a row
         self._heard_at = 0.0  # when the peer's latest answer on the stream came
+        self._turn: list[None] = []  # None in it: the thread is parked
+        self._is_turn_wanted = False
+        self._is_patient = False  # whether an accepted request leaves nothing to do at once
+        self._wakes_at = 0.0
+        self._looked_at = 0.0
         self._stream: _Stream | None = None
         self._in_flight: deque[_Sent] = deque()
         self._in_flight_bytes = 0
@@ -193,6 +216,30 @@ class Replicator:
     def poke(self) -> None:
         """There are new entries, or a new commit index."""
         self._news.poke()
+
+    def offer(self, logs: Sequence[Log], size: int, before: LogPosition, now: float) -> bool:
+        """Send entries that were just staged, here and now if they are few and nothing else is under way.
+
+        Main thread only; never blocks.  Otherwise it pokes.
+
+        Args:
+            size: bytes of ``logs``.
+            before: what they follow.
+
+        Returns whether to poke later on: the thread is to see to it that the answer comes.
+        """
+        if len(logs) >= _WORTH_A_MESSAGE_ENTRIES or size >= _WORTH_A_MESSAGE_BYTES or not self._take_turn():
+            self._news.poke()
+            return False
+        try:
+            is_sent = self._send_parked(logs, size, before, now)
+        finally:
+            self._turn.append(None)
+            if self._is_turn_wanted:  # looked at last: whoever wants it looks for it after saying so
+                self._inbox.put(_TurnIsBack())
+        if not is_sent:
+            self._news.poke()
+        return is_sent and self._wakes_at > now + self._config.commit_timeout
 
     def peer_is_reachable(self) -> None:
         """The peer is back: no reason to wait any longer, nor to trust an old stream."""
@@ -268,26 +315,87 @@ class Replicator:
             return
         while self._session.alive and self._stream is not None:
             self._news.clear()
+            self._take_answers()
             wake_at = self._send_what_is_due()
             if wake_at is None:
                 return  # sending broke the stream
-            event = self._inbox.take(wake_at)
-            if isinstance(event, _Replied):
-                if event.stream is self._stream:
-                    self._on_reply(event.sent, event.response)
-            elif isinstance(event, _Broke):
-                if event.stream is self._stream:
-                    self._failed(event.error)
-                    self._back_to_probing()
-            elif isinstance(event, _Reachable):
-                # With requests on their way, their answers will tell, or their absence; ending
-                # the stream would send them again from the first byte, on a slow link for ever.
-                if not self._in_flight:
-                    self._back_to_probing()
-            elif isinstance(event, _Stop):
-                return
-            elif event is None:
-                self._check_progress()
+            for event in self._park(wake_at):
+                if isinstance(event, _Broke):
+                    if event.stream is self._stream:
+                        self._failed(event.error)
+                        self._back_to_probing()
+                elif isinstance(event, _Reachable):
+                    # With requests on their way, their answers will tell, or their absence; ending
+                    # the stream would send them again from the first byte, on a slow link for ever.
+                    self._take_answers(until=self._back_at)
+                    if not self._in_flight:
+                        self._back_to_probing()
+                elif isinstance(event, _Stop):
+                    return
+                elif event is None:
+                    self._take_answers()
+                    self._check_progress()
+
+    def _park(self, wake_at: float) -> list[Any]:
+        """Wait for events; meanwhile the main thread may send from here.  Returns them with the turn."""
+        stream = self._stream
+        assert stream is not None
+        self._is_patient = self._entries.last.index < self._next
+        if self._in_flight:
+            look_at = self._in_flight[-1].at + self._config.commit_timeout / 4
+            self._is_patient = self._is_patient and look_at > self._looked_at  # else it is slow: wait for it
+            if self._is_patient:
+                wake_at = min(wake_at, look_at)
+        if stream.answers:  # looked at only now: whoever answers from here on knows whether to wake us
+            return []
+        self._wakes_at = wake_at
+        self._turn.append(None)
+        events = [self._inbox.take(wake_at)]
+        if not self._take_turn():
+            self._is_turn_wanted = True
+            while not self._take_turn():
+                events.append(self._inbox.take())
+            self._is_turn_wanted = False
+        return events
+
+    def _take_turn(self) -> bool:
+        try:
+            self._turn.pop()
+        except IndexError:
+            return False
+        return True
+
+    def _send_parked(self, logs: Sequence[Log], size: int, before: LogPosition, now: float) -> bool:
+        """On the main thread, with the turn: send ``logs`` unless there is anything else to do first."""
+        stream, session = self._stream, self._session
+        if stream is None or stream.pipeline is None:
+            return False
+        while stream.answers:
+            if not self._is_routine(stream.answers[0].response):
+                return False
+            self._on_reply(stream.answers.popleft())
+        if self._in_flight or self._next != before.index + 1 or not session.alive:
+            return False
+        commit = min(session.leadership.commit_index, before.index + len(logs))
+        term = session.leadership.term
+        request = AppendEntriesRequest(self._header, term, before.index, before.term, logs, commit)
+        self._note_sent(stream, request, now, size)
+        try:
+            stream.pipeline.send(request)
+        except RaftError as error:
+            self._inbox.put(_Broke(stream, error))
+        return True
+
+    def _take_answers(self, until: float = inf) -> None:
+        """Look at the answers that came at ``until`` or before."""
+        stream = self._stream
+        while (
+            stream is not None and stream is self._stream and stream.answers and stream.answers[0].at <= until
+        ):
+            self._on_reply(stream.answers.popleft())
+
+    def _is_routine(self, response: AppendEntriesResponse) -> bool:
+        return response.success and response.term == self._session.leadership.term
 
     def _check_progress(self) -> None:
         """Give up on a peer that answers nothing: it is frozen, or the connection is dead."""
@@ -308,8 +416,11 @@ class Replicator:
             except IndexError:
                 self._inbox.put(_Broke(stream, TransportError("an answer that nobody asked for")))
                 return
+            now = self._runtime.now()
             self._report(sent.request, response, sent.at)
-            self._inbox.put(_Replied(stream, sent, response))
+            stream.answers.append(_Answer(sent, response, now))
+            if not self._is_patient or not self._is_routine(response):
+                self._inbox.put(_Answered())
 
         def on_error(error: RaftError) -> None:
             self._inbox.put(_Broke(stream, error))
@@ -329,7 +440,7 @@ class Replicator:
         Returns the instant at which to look again even without news, None once the stream broke.
         """
         while self._stream is not None:
-            now = self._runtime.now()
+            now = self._looked_at = self._runtime.now()
             waiting = self._look_at_end(now) - self._next + 1
             if waiting <= 0:
                 return self._tell_commit(now)
@@ -430,25 +541,28 @@ class Replicator:
     def _send(self, request: AppendEntriesRequest, now: float, size: int = 0) -> None:
         stream = self._stream
         assert stream is not None and stream.pipeline is not None
-        sent = _Sent(request, now, size)
-        stream.unanswered.append(sent)  # first: the answer may be there before send() returns
-        self._in_flight.append(sent)
-        self._session.in_flight = len(self._in_flight)
-        self._in_flight_bytes += size
-        self._next = request.prev_log_entry + len(request.entries) + 1
-        self._commit_due = None
+        self._note_sent(stream, request, now, size)
         try:
             stream.pipeline.send(request)
         except RaftError as error:
             self._failed(error)
             self._back_to_probing()
 
-    def _on_reply(self, sent: _Sent, response: AppendEntriesResponse) -> None:
+    def _note_sent(self, stream: _Stream, request: AppendEntriesRequest, now: float, size: int) -> None:
+        sent = _Sent(request, now, size)
+        stream.unanswered.append(sent)  # before it is sent: the answer may be there when send() returns
+        self._in_flight.append(sent)
+        self._session.in_flight = len(self._in_flight)
+        self._in_flight_bytes += size
+        self._next = request.prev_log_entry + len(request.entries) + 1
+        self._commit_due = None
+
+    def _on_reply(self, answer: _Answer) -> None:
         self._in_flight_bytes -= self._in_flight.popleft().size
         self._session.in_flight = len(self._in_flight)
-        self._heard_at = self._runtime.now()
-        self._round_trip += (self._runtime.now() - sent.at - self._round_trip) / 8
-        if not self._go_on_after(sent.request, response):
+        self._heard_at = answer.at
+        self._round_trip += (answer.at - answer.sent.at - self._round_trip) / 8
+        if not self._go_on_after(answer.sent.request, answer.response):
             self._back_to_probing()
 
     def _back_to_probing(self) -> None:

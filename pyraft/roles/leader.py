@@ -298,15 +298,21 @@ class Leader:
         node = self._node
         self._in_flight.append(_Batch(logs, futures, node.runtime.measured()))
         self._taken = []
+        before = node.state.log.last
         size = node.state.log.stage(logs)
         self._unapplied.append((logs[-1].index, size))
         self._unapplied_bytes += size
         began = node.runtime.now()
         self._leadership.write_began_at = began
-        for peer in self._peers.values():
-            peer.replicator.poke()
+        later = [
+            peer.replicator
+            for peer in self._peers.values()
+            if peer.replicator.offer(logs, size, before, began)
+        ]
         node.state.log.write_staged(node.state.commit_index)
         self._leadership.write_began_at = None
+        for replicator in later:
+            replicator.poke()
         took = node.runtime.now() - began
         node.metrics.log_written(took)
         node.metrics.appended_entries_total += len(logs)

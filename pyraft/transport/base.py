@@ -92,6 +92,9 @@ class AppendPipeline(ABC):
     def send(self, request: AppendEntriesRequest) -> None:
         """Send one more request without waiting for the answers to earlier ones.
 
+        Called by one thread at a time, though not always the same: the server's main thread sends
+        small requests itself.  So never wait for the network here; queue what it does not take.
+
         Raises:
             TransportError: the pipeline is broken or closed; nothing of it can be trusted.
         """

@@ -239,3 +239,180 @@ def test_what_is_in_memory_is_sent_without_a_pause():
         replicator._send_what_is_due()
 
     assert [len(request.entries) for request in sent] == [2000, 2000]
+
+
+# ── entries that the main thread sends itself ──
+
+
+class Watched(Pipeline):
+    """Knows which thread sent, and can be told to keep it there."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.senders = []
+        self.inside, self.gate = threading.Event(), threading.Event()
+        self.gate.set()
+
+    def send(self, request):
+        super().send(request)
+        self.senders.append(threading.get_ident())
+        self.inside.set()
+        assert self.gate.wait(PATIENCE)
+
+
+class WatchedPeer(Peer):
+    def pipeline(self, peer, on_reply, on_error):
+        self.pipelines.append(Watched(self.refuses, on_reply, on_error))
+        return self.pipelines[-1]
+
+
+def stage(replicator, *data):
+    """What the leader does with new commands, up to its own write."""
+    log = replicator._entries
+    before = log.last
+    logs = [Log(before.index + 1 + number, 1, data=each) for number, each in enumerate(data)]
+    size = log.stage(logs)
+    later = replicator.offer(logs, size, before, replicator._runtime.now())
+    log.write_staged()
+    return later
+
+
+@pytest.fixture
+def parked(start):
+    """A replicator whose peer has everything, and its stream."""
+    peer = WatchedPeer()
+    replicator, facts = start(peer)
+    eventually(lambda: peer.pipelines and peer.pipelines[0].sent, "the entries are on their way")
+    stream = peer.pipelines[0]
+    stream.answer()
+    eventually(lambda: not replicator._in_flight and replicator._turn, "the thread waits again")
+    return replicator, stream, facts
+
+
+def indexes(stream):
+    return [[log.index for log in request.entries] for request in stream.sent]
+
+
+def test_a_command_on_its_own_is_sent_by_the_thread_that_brings_it(parked):
+    replicator, stream, _ = parked
+
+    stage(replicator, b"x")
+
+    assert indexes(stream)[-1] == [4]
+    assert (stream.sent[-1].prev_log_entry, stream.sent[-1].prev_log_term) == (3, 1)
+    assert stream.senders[-1] == threading.get_ident()
+
+
+def test_a_command_behind_one_that_is_on_its_way_is_left_to_the_replicator(parked):
+    replicator, stream, _ = parked
+    stage(replicator, b"x")
+    sent = len(stream.sent)
+
+    stage(replicator, b"y", b"z")
+
+    eventually(lambda: len(stream.sent) > sent, "the next ones are sent")
+    assert indexes(stream)[-1] == [5, 6]
+    assert stream.senders[-1] != threading.get_ident()
+
+
+@pytest.mark.parametrize("data", [[b"x"] * 64, [b"x" * 40_000]], ids=["many", "large"])
+def test_much_at_once_is_left_to_the_replicator(parked, data):
+    replicator, stream, _ = parked
+    sent = len(stream.sent)
+
+    stage(replicator, *data)
+
+    eventually(lambda: len(stream.sent) > sent, "they are sent")
+    assert stream.senders[-1] != threading.get_ident()
+
+
+def test_what_is_offered_while_the_replicator_works_is_sent_by_it_afterwards(parked):
+    replicator, stream, _ = parked
+    stream.gate.clear()
+    stream.inside.clear()
+    stage(replicator, *[b"x"] * 64)
+    assert stream.inside.wait(PATIENCE)
+    sent = len(stream.sent)
+
+    stage(replicator, b"y")  # would wait at the gate for ever if it were sent here
+    assert len(stream.sent) == sent
+    stream.gate.set()
+    stream.answer()
+
+    eventually(lambda: indexes(stream)[-1] == [68], "it is sent after them")
+
+
+def test_a_replicator_that_wakes_while_the_main_thread_sends_waits_for_its_turn(parked):
+    replicator, stream, _ = parked
+    stream.gate.clear()
+    stream.inside.clear()
+    main = threading.Thread(target=stage, args=(replicator, b"x"))
+    main.start()
+    assert stream.inside.wait(PATIENCE)
+    sent = len(stream.sent)
+
+    replicator._entries.stage([Log(5, 1, data=b"y")])
+    replicator.poke()
+    stream.answer()
+    eventually(lambda: replicator._is_turn_wanted, "it is awake")
+    assert len(stream.sent) == sent
+    stream.gate.set()
+
+    eventually(lambda: indexes(stream)[-1] == [5], "it goes on once it has its turn")
+    main.join(PATIENCE)
+    assert indexes(stream)[-2] == [4]
+
+
+def test_an_answer_that_leaves_nothing_to_do_waits_for_whoever_looks_next(parked):
+    replicator, stream, facts = parked
+    for index in range(4, 40):
+        stage(replicator, b"x")
+        stream.answer()
+        assert facts[-1].index == index  # the leader knows at once
+    eventually(lambda: not replicator._in_flight, "the thread has looked")
+
+    senders = stream.senders[-36:]
+    assert senders.count(threading.get_ident()) > 30  # the thread may have been awake now and then
+
+
+def test_the_peer_hears_of_a_commit_although_nothing_woke_the_replicator(parked):
+    replicator, stream, _ = parked
+    stage(replicator, b"x")
+    stream.answer()
+    replicator._session.leadership.commit_index = 4
+
+    eventually(lambda: stream.sent[-1].leader_commit_index == 4, "the news of the commit")
+    assert not stream.sent[-1].entries
+
+
+def test_after_a_long_silence_the_replicator_is_to_be_poked_when_the_write_is_done(parked):
+    """Or else nobody would look for the answer before its long wait is over."""
+    replicator, stream, _ = parked
+    replicator._session.leadership.commit_index = 3
+    eventually(lambda: stream.sent[-1].leader_commit_index == 3, "the news of the commit")
+    stream.answer()
+    eventually(
+        lambda: replicator._turn and replicator._wakes_at > replicator._runtime.now() + 0.5,
+        "it waits for long",
+    )
+
+    assert stage(replicator, b"x")
+
+
+def test_a_refused_command_is_looked_at_at_once(parked):
+    replicator, stream, _ = parked
+    stage(replicator, b"x")
+
+    stream.on_reply(AppendEntriesResponse(FOLLOWER, 1, 0, False, True))
+
+    eventually(lambda: stream.closed, "it goes back to probing")
+
+
+def test_a_stream_that_breaks_under_the_main_threads_hands_is_given_up_by_the_replicator(parked):
+    replicator, stream, _ = parked
+    stream.refuses = True
+
+    stage(replicator, b"x")
+
+    eventually(lambda: stream.closed, "the stream is given up")
+    eventually(lambda: replicator._failures or replicator._transport.probes > 1, "it probes")

@@ -13,7 +13,8 @@ earlier leadership of the same server (a match index matters only from this term
 follower that loses the poke of a command (``apply`` refuses it before it gets into the queue), a
 replicator that clears its mark after sending (the answer wakes it), a leader that takes commands while it
 hands over (the transfer fails, nothing is lost), a snapshot's position that is published after the entries
-that it covers went (the FSM thread reads far ahead, so nobody looks in between).
+that it covers went (the FSM thread reads far ahead, so nobody looks in between), a refusal that wakes nobody
+(somebody looks a moment later).
 """
 
 from __future__ import annotations
@@ -495,9 +496,17 @@ _COMMITMENT = [
     Mutant(
         "answers-of-an-older-stream-taken",
         "replicator.py",
-        "                if event.stream is self._stream:\n                    self._on_reply(",
-        "                if event.stream:\n                    self._on_reply(",
+        "        stream = _Stream()\n",
+        "        stream = _Stream()\n        stream.answers = self._answers\n",
         "hashicorp/raft D13, tikv/raft-rs #571: a late answer of an old session is taken for the new one's",
+        also=(
+            Edit(
+                "replicator.py",
+                "        self._unreachable_since: float | None = None\n",
+                "        self._unreachable_since: float | None = None\n"
+                "        self._answers: deque[_Answer] = deque()\n",
+            ),
+        ),
         threads=True,
     ),
     Mutant(
@@ -557,12 +566,45 @@ _COMMITMENT = [
         also=(
             Edit(
                 "roles/leader.py",
-                "        self._leadership.write_began_at = began\n"
-                "        for peer in self._peers.values():\n"
-                "            peer.replicator.poke()\n",
-                "        self._leadership.write_began_at = began\n",
+                "            if peer.replicator.offer(logs, size, before, began)\n",
+                "            if not peer\n",
             ),
         ),
+        threads=True,
+    ),
+    Mutant(
+        "two-threads-on-one-stream",
+        "replicator.py",
+        " or not self._take_turn():\n            self._news.poke()\n",
+        ":\n            self._news.poke()\n",
+        "ARCHITECTURE: who works on a stream has the turn",
+        threads=True,
+    ),
+    Mutant(
+        "turn-not-waited-for",
+        "replicator.py",
+        "        if not self._take_turn():\n            self._is_turn_wanted = True\n"
+        "            while not self._take_turn():\n                events.append(self._inbox.take())\n"
+        "            self._is_turn_wanted = False\n",
+        "        self._take_turn()\n",
+        "ARCHITECTURE: who works on a stream has the turn",
+        threads=True,
+    ),
+    Mutant(
+        "turn-given-back-in-silence",
+        "replicator.py",
+        "            if self._is_turn_wanted:  # looked at last: whoever wants it looks for it after saying so\n"
+        "                self._inbox.put(_TurnIsBack())\n",
+        "",
+        "ARCHITECTURE: publish first, look second, on either side",
+        threads=True,
+    ),
+    Mutant(
+        "nobody-looks-for-the-answer",
+        "replicator.py",
+        "        return is_sent and self._wakes_at > now + self._config.commit_timeout\n",
+        "        return False\n",
+        "§5.3: followers learn of the commit with the next message, also when nobody writes any more",
         threads=True,
     ),
 ]
