@@ -9,6 +9,7 @@ import zlib
 from typing import Any, BinaryIO
 
 from .orders import answer, obey
+from .steps import Marks, call_one_by_one, watch
 from .workloads import WORKLOADS, commands
 
 SETTINGS = json.loads(sys.argv[1]) if __name__ == "__main__" else {}
@@ -65,6 +66,16 @@ class Orders:
 
     def metrics(self) -> dict[str, float]:
         return dict(self._raft.metrics())
+
+    def watch_steps(self) -> None:
+        """Note the instants of every command's steps from now on (steps.py)."""
+        self._recorder = watch()
+
+    def take_steps(self) -> None:
+        call_one_by_one(self._raft, self._recorder)
+
+    def steps(self) -> Marks:
+        return self._recorder.marks
 
     def write_when_leading(self, dead: str, seconds: float) -> bool:
         """Try to write until a write is acknowledged here (True), or another than ``dead`` leads."""

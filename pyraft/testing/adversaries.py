@@ -509,8 +509,8 @@ class OldSessionReplies(Adversary):
             before = self._answers.get(link, 0)
             if not plot.wait(lambda: self._answers.get(link, 0) > before, 0.5):  # noqa: B023
                 return None
-            if plot.wait(find, 0.005, look_every=1e-5):
-                plot.wait(lambda: None, rng.random() * 2e-5, look_every=5e-6)
+            if plot.wait(find, 0.005, look_every=2e-6):  # it has three steps to do
+                plot.wait(lambda: None, rng.random() * 4e-6, look_every=1e-6)
                 found = find()
                 if found is not None:
                     return found

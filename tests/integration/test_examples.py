@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib.util
 import os
+import random
 import re
 import signal
 import socket
@@ -98,6 +101,98 @@ def test_a_cluster_lives_through_snapshots_changes_and_a_handover(tmp_path):
     assert cyds == "cyd is asked at once and has: Ada Bo Cy Di"
     assert left == "ann leaves: bob cyd"
     assert done.stderr == ""
+
+
+# key_value_server.py
+
+SERVER = PROJECT / "examples" / "key_value_server.py"
+
+
+def free_base() -> int:
+    """A port that is free with the two behind it and the three that are ten above."""
+    for base in random.SystemRandom().sample(range(12_000, 30_000, 20), 50):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in (*range(base, base + 3), *range(base + 10, base + 13)):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return base
+    raise AssertionError("no free ports")
+
+
+class Client:
+    """One connection to one server."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    async def __aenter__(self) -> Client:
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.close()
+
+    async def ask(self, request: str) -> str:
+        self.writer.write(f"{request}\n".encode())
+        return (await asyncio.wait_for(self.reader.readline(), PATIENCE)).decode().strip()
+
+
+async def port_of_leader(base: int) -> int:
+    port = base + 10
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            async with Client(port) as client:
+                said = await client.ask("set leader found")
+            if said == "ok":
+                return port
+            if said.startswith("ask "):
+                port = int(said.rpartition(":")[2])
+            await asyncio.sleep(0.05)
+
+
+async def use_key_value_servers(base: int) -> None:
+    leader = await port_of_leader(base)
+    others = [port for port in range(base + 10, base + 13) if port != leader]
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(Client(leader)) for _ in range(100)]
+        said = await asyncio.gather(*(each.ask(f"set k{n} v {n}") for n, each in enumerate(clients)))
+        assert said == ["ok"] * 100
+        readers = [await stack.enter_async_context(Client(port)) for port in others]
+        for number in range(0, 100, 9):
+            assert [await each.ask(f"get k{number}") for each in readers] == [f"v {number}"] * 2
+        assert await readers[0].ask("set k0 other") == f"ask 127.0.0.1:{leader}"
+        assert (await readers[0].ask("nonsense")).startswith("what?")
+        assert await readers[0].ask("get nothing") == ""
+    async with Client(leader) as hasty:
+        hasty.writer.write(b"set hasty gone\n")  # and hangs up; the command goes on
+        await hasty.writer.drain()
+    async with Client(others[0]) as patient, asyncio.timeout(PATIENCE):
+        while await patient.ask("get hasty") != "gone":
+            await asyncio.sleep(0.05)
+
+
+def test_the_asyncio_server_serves_a_hundred_clients_at_once_and_reads_anywhere(tmp_path):
+    base = free_base()
+    servers = [
+        subprocess.Popen(
+            [sys.executable, str(SERVER), name, "--port", str(base), "--data", str(tmp_path / "data")],
+            env=environment(tmp_path),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("n1", "n2", "n3")
+    ]
+    try:
+        for server in servers:
+            assert server.stdout is not None
+            assert server.stdout.readline().endswith("serves clients\n")
+        asyncio.run(use_key_value_servers(base))
+    finally:
+        for server in servers:
+            server.terminate()
+        ends = [(*server.communicate(timeout=PATIENCE), server.returncode) for server in servers]
+    for _, complaints, code in ends:
+        assert (code, "Traceback" in complaints) == (0, False), complaints
 
 
 # find_the_bug/

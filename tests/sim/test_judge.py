@@ -273,6 +273,7 @@ def test_a_follower_that_never_stands_for_election(busy, monkeypatch):
 
 def test_a_replicator_that_is_not_poked(busy, monkeypatch):
     monkeypatch.setattr(Replicator, "poke", lambda self: None)
+    monkeypatch.setattr(Replicator, "offer", lambda self, *of_entries: False)
 
     with pytest.raises(Violation, match="latency: nothing is wrong"):
         busy.check()

@@ -103,7 +103,7 @@ def test_shrinking_keeps_the_one_strike_without_which_nothing_fails(forgotten_vo
     assert len(shrunk.result.strikes) <= 1
     before, after = size_of(CRASHES, whole), size_of(shrunk.scenario, shrunk.result)
     assert after["operations"] == 0 < before["operations"]
-    assert after["virtual s"] <= before["virtual s"]
+    assert shrunk.scenario.seconds < CRASHES.seconds  # though it may fail only in the end that every run has
 
 
 def test_time_that_is_up_leaves_what_was_found_so_far(forgotten_votes):
