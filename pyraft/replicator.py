@@ -196,6 +196,7 @@ class Replicator:
         self._round_trip = 0.001  # seconds; adapts
         self._unreachable_since: float | None = None
         self._snapshots = snapshots
+        self._is_back = False  # whether the stream's thread has still to hear of that
         self._back_at = 0.0  # when the heartbeat's thread last found that the peer is back
         self._after_snapshot = 0  # where to go on after the latest one that was sent
         self._read_store = False  # whether the latest request had to be read from there
@@ -239,11 +240,12 @@ class Replicator:
                 self._inbox.put(_TurnIsBack())
         if not is_sent:
             self._news.poke()
-        return is_sent and self._wakes_at > now + self._config.commit_timeout
+        return is_sent and self._wakes_at > now + min(self._config.commit_timeout, self._patience / 4)
 
     def peer_is_reachable(self) -> None:
         """The peer is back: no reason to wait any longer, nor to trust an old stream."""
         self._back_at = self._runtime.now()
+        self._is_back = True  # before the thread knows: main must not use the old stream until it does
         self._inbox.put(_Reachable())
 
     def stop(self) -> None:
@@ -317,16 +319,19 @@ class Replicator:
             self._news.clear()
             self._take_answers()
             wake_at = self._send_what_is_due()
-            if wake_at is None:
+            if wake_at is None or self._stream is None:
                 return  # sending broke the stream
             for event in self._park(wake_at):
                 if isinstance(event, _Broke):
+                    if event.stream is self._stream:
+                        self._take_answers()  # they came before
                     if event.stream is self._stream:
                         self._failed(event.error)
                         self._back_to_probing()
                 elif isinstance(event, _Reachable):
                     # With requests on their way, their answers will tell, or their absence; ending
                     # the stream would send them again from the first byte, on a slow link for ever.
+                    self._is_back = False
                     self._take_answers(until=self._back_at)
                     if not self._in_flight:
                         self._back_to_probing()
@@ -368,7 +373,7 @@ class Replicator:
     def _send_parked(self, logs: Sequence[Log], size: int, before: LogPosition, now: float) -> bool:
         """On the main thread, with the turn: send ``logs`` unless there is anything else to do first."""
         stream, session = self._stream, self._session
-        if stream is None or stream.pipeline is None:
+        if stream is None or stream.pipeline is None or self._is_back:
             return False
         while stream.answers:
             if not self._is_routine(stream.answers[0].response):
@@ -431,6 +436,7 @@ class Replicator:
             self._failed(error)
             return False
         self._stream = stream
+        self._is_back = False
         self._session.state = "replicate"
         return True
 
@@ -527,15 +533,16 @@ class Replicator:
         if self._commit_sent >= self._next - 1:
             self._commit_due = None
             return now + _IDLE
-        if self._commit_due is not None and now >= self._commit_due:
-            self._commit_due = None
+        if self._commit_due is None:
+            # From the answer on, which may have waited to be looked at.
+            self._commit_due = self._heard_at + randomized(self._config.commit_timeout, self._rng)
+        if now >= self._commit_due:
+            self._commit_due = now + randomized(self._config.commit_timeout, self._rng)
             if self._session.leadership.commit_index > self._commit_sent:
                 request = self._build()
                 if request is not None:
                     self._send(request, now)
                 return now + self._patience
-        if self._commit_due is None:
-            self._commit_due = now + randomized(self._config.commit_timeout, self._rng)
         return self._commit_due
 
     def _send(self, request: AppendEntriesRequest, now: float, size: int = 0) -> None:

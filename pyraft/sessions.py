@@ -52,7 +52,8 @@ class Session:
             Written by the peer's two threads, read by the main thread for its lease.
         next_index: of the next entry to send; for people who look.
         state: "probe", "replicate" or "snapshot"; for people who look, as is
-        in_flight: requests with entries that the peer has not answered yet.
+        in_flight: requests with entries that the peer has not answered yet, or whose answers nobody has
+            looked at, as they can wait.
         holds: what the peer acknowledged last on this session; it goes down when it refuses.
             A peer that shows less has lost its log.
     """

@@ -309,12 +309,13 @@ class Leader:
             for peer in self._peers.values()
             if peer.replicator.offer(logs, size, before, began)
         ]
+        writing = node.runtime.measured()
         node.state.log.write_staged(node.state.commit_index)
         self._leadership.write_began_at = None
+        node.metrics.log_written(node.runtime.measured() - writing)
         for replicator in later:
             replicator.poke()
         took = node.runtime.now() - began
-        node.metrics.log_written(took)
         node.metrics.appended_entries_total += len(logs)
         node.metrics.appended_batches_total += 1
         self._written = logs[-1].index

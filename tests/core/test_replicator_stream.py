@@ -47,9 +47,11 @@ class Peer:
         self.refuses = refuses
         self.pipelines = []
         self.probes = 0
+        self.asked = []
 
     def call(self, peer, request, timeout):
         self.probes += 1
+        self.asked.append(request.prev_log_entry)
         return AppendEntriesResponse(FOLLOWER, 1, 0, request.prev_log_entry == 0, True)
 
     def pipeline(self, peer, on_reply, on_error):
@@ -416,3 +418,39 @@ def test_a_stream_that_breaks_under_the_main_threads_hands_is_given_up_by_the_re
 
     eventually(lambda: stream.closed, "the stream is given up")
     eventually(lambda: replicator._failures or replicator._transport.probes > 1, "it probes")
+
+
+def test_a_tick_that_finds_the_stream_broken_does_not_end_the_thread(parked):
+    replicator, stream, _ = parked
+    stream.refuses = True
+    replicator._session.leadership.commit_index = 3
+
+    eventually(lambda: stream.closed, "the tick finds it broken")
+    eventually(lambda: len(replicator._transport.pipelines) > 1, "a new stream is opened")
+
+
+def test_an_answer_that_came_before_the_stream_broke_counts(parked):
+    replicator, stream, _ = parked
+    peer = replicator._transport
+    del peer.asked[:]
+    stage(replicator, b"x")
+    stream.answer()
+    stream.on_error(TransportError("the peer has gone"))
+
+    eventually(lambda: peer.asked, "it probes")
+    assert peer.asked[0] == 4
+
+
+def test_a_command_does_not_overtake_the_news_that_the_peer_is_back(parked):
+    """On the old stream it might wait for ever; the news has been put, and the thread has not taken it."""
+    replicator, stream, _ = parked
+    replicator._inbox.put = lambda event: None
+    sent = len(stream.sent)
+    replicator.peer_is_reachable()
+
+    stage(replicator, b"x")
+
+    assert len(stream.sent) == sent
+    del replicator._inbox.put
+    replicator.peer_is_reachable()
+    eventually(lambda: len(replicator._transport.pipelines) > 1, "a new stream is opened")

@@ -602,7 +602,7 @@ _COMMITMENT = [
     Mutant(
         "nobody-looks-for-the-answer",
         "replicator.py",
-        "        return is_sent and self._wakes_at > now + self._config.commit_timeout\n",
+        "        return is_sent and self._wakes_at > now + min(self._config.commit_timeout, self._patience / 4)\n",
         "        return False\n",
         "§5.3: followers learn of the commit with the next message, also when nobody writes any more",
         threads=True,
