@@ -421,6 +421,7 @@ class Replicator:
             except IndexError:
                 self._inbox.put(_Broke(stream, TransportError("an answer that nobody asked for")))
                 return
+            self._session.in_flight = len(stream.unanswered)
             now = self._runtime.now()
             self._report(sent.request, response, sent.at)
             stream.answers.append(_Answer(sent, response, now))
@@ -559,14 +560,13 @@ class Replicator:
         sent = _Sent(request, now, size)
         stream.unanswered.append(sent)  # before it is sent: the answer may be there when send() returns
         self._in_flight.append(sent)
-        self._session.in_flight = len(self._in_flight)
+        self._session.in_flight = len(stream.unanswered)
         self._in_flight_bytes += size
-        self._next = request.prev_log_entry + len(request.entries) + 1
+        self._next = self._session.next_index = request.prev_log_entry + len(request.entries) + 1
         self._commit_due = None
 
     def _on_reply(self, answer: _Answer) -> None:
         self._in_flight_bytes -= self._in_flight.popleft().size
-        self._session.in_flight = len(self._in_flight)
         self._heard_at = answer.at
         self._round_trip += (answer.at - answer.sent.at - self._round_trip) / 8
         if not self._go_on_after(answer.sent.request, answer.response):

@@ -52,8 +52,7 @@ class Session:
             Written by the peer's two threads, read by the main thread for its lease.
         next_index: of the next entry to send; for people who look.
         state: "probe", "replicate" or "snapshot"; for people who look, as is
-        in_flight: requests with entries that the peer has not answered yet, or whose answers nobody has
-            looked at, as they can wait.
+        in_flight: requests on the stream that the peer has not answered yet.
         holds: what the peer acknowledged last on this session; it goes down when it refuses.
             A peer that shows less has lost its log.
     """
