@@ -83,6 +83,8 @@ class InmemNetwork:
         Args:
             src, dst: addresses; None = any.
             when: a probability, or a function that is given the message and says whether to lose it.
+                It is called on the thread that sends, which may be a server's main thread: it must
+                not block.
         """
 
         def lost(from_: str, to: str, message: Message) -> bool:
@@ -93,7 +95,10 @@ class InmemNetwork:
         self._rules = [*self._rules, lost]
 
     def delay(self, seconds: float | Callable[[str, str], float]) -> None:
-        """Let every message take ``seconds`` one way, or what ``seconds(src, dst)`` says; 0 = no delay."""
+        """Let every message take ``seconds`` one way, or what ``seconds(src, dst)`` says; 0 = no delay.
+
+        The function is called on the thread that sends, and must not block.
+        """
         if callable(seconds):
             self._delay = seconds
         else:
