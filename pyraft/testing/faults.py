@@ -412,6 +412,12 @@ class FailingDisk(Fault):
         cluster.revive_all()
 
 
+def _may_lose_a_disk(cluster: SimCluster) -> bool:
+    """Whether the others can do without the disk of any one server."""
+    servers, judge = list(cluster.servers.values()), cluster.judge
+    return len(servers) >= 3 and all(map(judge.holds_its_past, servers)) and judge.may_lose_one()
+
+
 class LostDisk(Fault):
     """A server's disk is damaged, truncated or replaced by an empty one; never more than one at a time.
 
@@ -421,9 +427,7 @@ class LostDisk(Fault):
     name = "lost disk"
 
     def strike(self, cluster: SimCluster, rng: random.Random) -> None:
-        if any(not cluster.judge.holds_its_past(server) for server in cluster.servers.values()):
-            return
-        if len(cluster.servers) < 3:
+        if not _may_lose_a_disk(cluster):
             return
         server = rng.choice(list(cluster.servers.values()))
         damage = rng.choice(["bit flip", "misdirected write", "lost write", "truncation", "wipe", "wipe"])
@@ -453,9 +457,7 @@ class DamagedSnapshot(Fault):
     name = "damaged snapshot"
 
     def strike(self, cluster: SimCluster, rng: random.Random) -> None:
-        if len(cluster.servers) < 3:
-            return
-        if any(not cluster.judge.holds_its_past(server) for server in cluster.servers.values()):
+        if not _may_lose_a_disk(cluster):
             return
         server = rng.choice(list(cluster.servers.values()))
         damaged = server.disk.damage_snapshot()

@@ -71,7 +71,7 @@ from .future_watch import FutureWatch
 from .log_watch import DiskLog, SnapshotWatch
 from .member_watch import MemberWatch
 from .punctuality import Timekeeper
-from .question_watch import QuestionWatch
+from .question_watch import Kind, QuestionWatch
 from .restore_watch import RestoreWatch
 from .roster import Roster
 from .scout import Scout
@@ -227,6 +227,25 @@ class Judge:
         """Whether everything that the server ever promised is on its disk, or made up for."""
         seen = self.seen(server.id)
         return not seen.is_damaged and seen.ballot.newborn is None and seen.ballot.term > 0
+
+    def is_lost(self, server: SimServer) -> bool:
+        """Whether it has lost its past, or stands on a snapshot from outside that may never be committed.
+
+        With one such voter among three all the others are needed, so operators risk no other one.
+        """
+        seen = self.seen(server.id)
+        newborn = seen.ballot.newborn
+        is_wiped = not seen.ballot.term and len(seen.former.logs) > 1
+        has_no_past = is_wiped or (newborn is not None and not newborn.has_joined)
+        return seen.is_damaged or has_no_past or self.restores.is_stranded(seen.disk, self.committed)
+
+    def may_lose_one(self) -> bool:
+        """Whether operators may risk a disk: no server is lost, and none may become so by a restore."""
+        return not self.any_lost() and not self.questions.is_open(Kind.RESTORE)
+
+    def any_lost(self) -> bool:
+        """Whether there is a server that is_lost."""
+        return any(self.is_lost(server) for server in self._cluster.servers.values())
 
     @_undisturbed
     def disk_wiped(self, server: str) -> None:

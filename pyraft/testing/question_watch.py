@@ -130,6 +130,10 @@ class QuestionWatch:
         """How many futures of an incarnation are not done."""
         return sum(one.future is not None and not one.future.done() for one in self._asked.get(group, ()))
 
+    def is_open(self, kind: Kind) -> bool:
+        """Whether a question of that kind has no answer yet, at any server."""
+        return any(one.kind is kind and not one.is_done for asked in self._asked.values() for one in asked)
+
     def ended(self, group: Group) -> None:
         """An incarnation is over: nobody looks at its futures any more."""
         self._asked.pop(group, None)

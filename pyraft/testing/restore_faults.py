@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import random
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,17 +30,25 @@ _CERTAIN = (NotAppliedError, SnapshotFailedError, StoreFullError, TransportError
 
 
 def restore(
-    cluster: SimCluster, server: SimServer, state: bytes, index: int = 0, read_takes: float = 0.0
+    cluster: SimCluster,
+    server: SimServer,
+    state: bytes,
+    index: int = 0,
+    read_takes: float = 0.0,
+    unless: Callable[[], bool] = lambda: False,
 ) -> Reply:
     """Have ``server`` restore ``state``, as its own program would; wait for the end.
 
     Args:
         index: of the snapshot's last entry where it comes from.
         read_takes: virtual seconds that the snapshot's reader takes.
+        unless: looked at when it is really asked for, which a frozen server does late.
     """
     meta = SnapshotMeta("outside", index, 1, Configuration(), 0, len(state))
 
     def question(raft: Raft) -> object:
+        if unless():
+            raise TransportError("the operator mends something else first")
         return raft.restore(meta, _SlowReader(cluster, state, read_takes), _PATIENCE)
 
     reply = ask(cluster, server, Kind.RESTORE, question, _PATIENCE)  # type: ignore[arg-type]
@@ -60,7 +69,10 @@ class _SlowReader(io.BytesIO):
 
 
 class Restores(Askers):
-    """Operators restore snapshots from outside, also while leaders come and go."""
+    """Operators restore snapshots from outside, also while leaders come and go.
+
+    A leader that is lost with its restore is a server lost.  So none is asked for while a server is.
+    """
 
     name = "restores"
     most = 1
@@ -76,7 +88,8 @@ class Restores(Askers):
         if state is None:
             return
         index = rng.choice([0, server.disk.last_index + rng.randint(0, 3)])
-        restore(cluster, server, state, index, rng.choice([0.0, 0.001, 0.1]))
+        read_takes = rng.choice([0.0, 0.001, 0.1])
+        restore(cluster, server, state, index, read_takes, unless=lambda: not cluster.judge.may_lose_one())
 
     def _draw_state(self, cluster: SimCluster, server: SimServer, rng: random.Random) -> bytes | None:
         """Some keys that nobody else writes so; of a user's own state machine, the state of some snapshot."""

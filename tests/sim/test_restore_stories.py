@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,8 @@ from pyraft.configuration import Configuration
 from pyraft.errors import CorruptStoreError, LeadershipLostError, ReadTimeoutError
 from pyraft.snapshots import SnapshotMeta
 from pyraft.testing import SimCluster
-from pyraft.testing.restore_faults import restore
+from pyraft.testing.faults import DamagedSnapshot, LostDisk
+from pyraft.testing.restore_faults import Restores, restore
 from pyraft.testing.sim_kv import encode_command
 
 QUICK = Config(heartbeat_timeout=0.2, election_timeout=0.2, leader_lease_timeout=0.1)
@@ -115,6 +117,33 @@ def test_it_serves_no_reads_meanwhile(start):
     assert isinstance(old.raft.read_index(1.0).exception(5), ReadTimeoutError)
 
     cluster.scheduler.unhold("streams")
+    cluster.check()
+
+
+@pytest.mark.parametrize("fault", [Restores(), LostDisk(), DamagedSnapshot()], ids=lambda fault: fault.name)
+def test_no_operator_loses_a_second_server_while_one_stands_on_a_lost_restore(start, fault):
+    cluster = start(servers=3, seed=7)
+    put(cluster, "y", "1")
+    old = cluster.leader()
+    strand(cluster, old)
+    assert cluster.judge.is_lost(old)
+
+    fault.begin(cluster, random.Random(1))
+    for number in range(10):
+        fault.strike(cluster, random.Random(number))
+        cluster.run(2.0)
+        fault.relent(cluster, random.Random(number))
+
+    assert [server for server in cluster.servers.values() if cluster.judge.is_lost(server)] == [old]
+    assert len(cluster.restores) == 1
+    assert cluster.judge.coverage.get("disk wiped", 0) == 0
+    cluster.heal()
+    cluster.run_until(lambda: not old.is_serving)
+    cluster.revive(old)
+    assert cluster.judge.is_lost(old)  # its disk is empty
+    cluster.run_until(lambda: not cluster.judge.is_lost(old))
+    restore(cluster, cluster.leader(), OUTSIDE)
+    assert len(cluster.restores) == 2
     cluster.check()
 
 
