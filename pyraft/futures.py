@@ -5,9 +5,9 @@ condition, waiters and callbacks are made only when somebody asks for them.  It 
 safe where the original is not: finishing is an atomic claim, so of several finishers
 (an owner, a shutdown) exactly one wins, and cancelling a wait changes nothing inside.
 
-Every step that decides is a single atomic operation of CPython (``dict.setdefault``,
-``deque.popleft``), and every pair of threads follows the same pattern: publish first,
-look second.
+Every step that decides is a single atomic operation of CPython (``del`` of a slot,
+``dict.setdefault``, ``deque.popleft``), and every pair of threads follows the same pattern:
+publish first, look second.
 """
 
 from __future__ import annotations
@@ -45,13 +45,16 @@ class RaftFuture(Future[T]):
     blocks delays others, and none may wait for another pyraft future.
     """
 
-    # Class attributes stand in until an instance needs its own.
-    _state = _RUNNING
-    _result: Any = None
-    _exception: BaseException | None = None
+    # What every future needs.  The rest is in __dict__, which is not even made unless somebody waits
+    # or adds a callback: that halves what a command costs here, and the garbage collector's share.
+    __slots__ = ("_exception", "_is_watched", "_result", "_runtime", "_state", "_unclaimed")
+    _result: Any
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime  # the base class's __init__ would make a Condition: 0.6 µs
+        self._state = _RUNNING
+        self._unclaimed = True  # whoever deletes it is the one who finishes
+        self._is_watched = False  # there is more in __dict__
 
     # -- for the caller ----------------------------------------------------------------
 
@@ -102,7 +105,7 @@ class RaftFuture(Future[T]):
             wake = partial(_alarm_of(loop).ring, done)
             self._queue("_wakers").append(wake)
             if self._state is _FINISHED:
-                wake(self)
+                wake()
             try:
                 yield from done
             finally:
@@ -143,20 +146,25 @@ class RaftFuture(Future[T]):
         return True
 
     def _finish(self, value: Any, error: BaseException | None, run_callbacks: bool = True) -> bool:
-        me = object()
-        if self.__dict__.setdefault("_finisher", me) is not me:
+        try:
+            del self._unclaimed
+        except AttributeError:
             return False
         self._result = value
         self._exception = error
         self._state = _FINISHED  # published last; look for waiters only after it
+        if self._is_watched:
+            self._tell_watchers(run_callbacks)
+        return True
+
+    def _tell_watchers(self, run_callbacks: bool) -> None:
         attributes = self.__dict__
         if "_lazy_condition" in attributes:
             self._tell_standard_waiters()
         if "_wakers" in attributes:
-            _call_all(self._queue("_wakers"), self)
+            _call_all(attributes["_wakers"])
         if run_callbacks and "_callbacks" in attributes:
             self.run_callbacks()
-        return True
 
     # -- waiting -------------------------------------------------------------------------
 
@@ -170,10 +178,7 @@ class RaftFuture(Future[T]):
                 f"use add_done_callback(), or await it inside a coroutine"
             )
         signal = self._runtime.signal()
-
-        def wake(_: Any) -> None:
-            signal.set()
-
+        wake = signal.set
         self._queue("_wakers").append(wake)  # apart from users' callbacks, which may block
         if self._state is _FINISHED:
             return
@@ -181,18 +186,21 @@ class RaftFuture(Future[T]):
             self._forget(wake)
             raise TimeoutError(f"not done after {timeout:g} s; the operation itself goes on")
 
-    def _forget(self, wake: Callable[[Any], None]) -> None:
+    def _forget(self, wake: Callable[[], None]) -> None:
         """Nobody waits with ``wake`` any more; kept, they would pile up under a polling caller."""
         try:
             self._queue("_wakers").remove(wake)
         except (ValueError, IndexError):
             pass  # it was called, or another thread changed the queue meanwhile
 
-    def _queue(self, name: str) -> deque[Callable[[Any], Any]]:
+    def _queue(self, name: str) -> deque[Callable[..., Any]]:
         """The queue ``_wakers`` (who waits) or ``_callbacks`` (what users added), made on demand."""
-        queue: deque[Callable[[Any], Any]] | None = self.__dict__.get(name)
+        queue: deque[Callable[..., Any]] | None = self.__dict__.get(name)
         if queue is None:
             queue = self.__dict__.setdefault(name, deque())
+        self._is_watched = (
+            True  # by each, as another may have made the queue; before the caller looks at the state
+        )
         return queue
 
     # -- what concurrent.futures.wait and as_completed look at ---------------------------
@@ -202,6 +210,7 @@ class RaftFuture(Future[T]):
         condition = self.__dict__.get("_lazy_condition")
         if condition is None:
             condition = self.__dict__.setdefault("_lazy_condition", new_condition())
+        self._is_watched = True
         return condition
 
     @property
@@ -218,14 +227,14 @@ class RaftFuture(Future[T]):
                     waiter.add_result(self)
 
 
-def _call_all(queue: deque[Callable[[Any], Any]], future: RaftFuture[Any]) -> None:
+def _call_all(queue: deque[Callable[..., Any]], *arguments: RaftFuture[Any]) -> None:
     while True:
         try:
             callback = queue.popleft()
         except IndexError:
             return
         try:
-            callback(future)
+            callback(*arguments)
         except BaseException:  # whatever it is: the next callback, and this thread, must go on
             _log.exception("a future's callback raised; nobody else is affected callback=%r", callback)
 
@@ -244,7 +253,7 @@ class _Alarm:
     def is_of(self, loop: asyncio.AbstractEventLoop) -> bool:
         return self._loop() is loop
 
-    def ring(self, done: asyncio.Future[None], _: Any) -> None:
+    def ring(self, done: asyncio.Future[None]) -> None:
         """Any thread."""
         self._done.append(done)  # first: whoever clears the mark looks after that
         if self._is_coming:
@@ -284,7 +293,8 @@ def _alarm_of(loop: asyncio.AbstractEventLoop) -> _Alarm:
 class IndexFuture(RaftFuture[T]):
     """A future of something that has a place in the log."""
 
-    _index = 0
+    __slots__ = ("_index",)
+    _index: int  # not there before it is known
 
     @property
     def index(self) -> int:
@@ -296,9 +306,10 @@ class IndexFuture(RaftFuture[T]):
         """
         if not self.done():
             raise InvalidStateError("the index is known once the future is done: wait for result() first")
-        if not self._index and self._exception is not None:
+        index: int = getattr(self, "_index", 0)
+        if not index and self._exception is not None:
             raise self._exception
-        return self._index
+        return index
 
 
 class ConfigurationFuture(IndexFuture["Configuration"]):
@@ -340,6 +351,8 @@ class SnapshotFuture(RaftFuture["SnapshotMeta"]):
 
 class ApplyFuture(IndexFuture[Any]):
     """The outcome of a command: what ``FSM.apply`` returned or raised on this server."""
+
+    __slots__ = ()
 
     @property
     def response(self) -> Any:

@@ -33,7 +33,7 @@ from .installing import receive_snapshot
 from .logstore.base import LogStore, StableStore
 from .messages import AppendEntriesRequest, InstallSnapshotRequest, InstallSnapshotResponse
 from .notifier import Notifier
-from .proposals import ProposalQueue
+from .proposals import ProposalQueue, futures_of
 from .reads import Reader
 from .recovery import refuse_used
 from .restoring import check_reaches, restore_newest
@@ -325,7 +325,7 @@ class Node:
 
         context.end_transfer_watch(refused)
         waiting = context.proposals.close(refused)
-        context.notifier.fail([proposal.future for proposal in waiting], refused)
+        context.notifier.fail(futures_of(waiting), refused)
         self._inbox.close(lambda event: _dispose(event, context.notifier, refused))
         self.reader.stop()
         self.snapshotter.stop()

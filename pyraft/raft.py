@@ -39,7 +39,6 @@ from .logstore.base import LogStore, StableStore
 from .messages import OLDEST_ACCEPTED_PROTOCOL_VERSION
 from .node import Node
 from .observers import LeadershipChanges, Observer
-from .proposals import Proposal
 from .recovery import refuse_used
 from .rules.election import Ballot, has_promised
 from .rules.reconfiguration import Change, MembershipChange
@@ -326,7 +325,7 @@ class Raft:
             future.try_set_exception(self._refusal())
             return
         try:
-            self._proposals.put(Proposal(type, data, extensions, future), timeout)
+            self._proposals.put((type, data, extensions, future), timeout)
         except RaftError as error:
             future.try_set_exception(error)
 

@@ -12,6 +12,7 @@ from ..errors import CantBootstrapError, NodeFailedError, NotLeaderError, Transp
 from ..events import BootstrapRequested, LeaderQuestion, LeaderRequest, NodeFailed
 from ..installing import SnapshotStep, answer_snapshot
 from ..messages import AppendEntriesRequest, TimeoutNowRequest, TimeoutNowResponse
+from ..proposals import futures_of
 from ..transport.base import IncomingRpc
 
 
@@ -75,7 +76,7 @@ def refuse_proposals(node: NodeContext) -> None:
     waiting = node.proposals.take(node.config.max_proposals, node.config.max_proposal_bytes)
     leader_id, address = node.state.leader or (None, None)
     node.notifier.fail(
-        [proposal.future for proposal in waiting],
+        futures_of(waiting),
         lambda: NotLeaderError(node.id, leader_id, address),
     )
     if len(node.proposals):

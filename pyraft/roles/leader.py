@@ -52,7 +52,7 @@ from ..heartbeat import Heartbeat
 from ..log import EntryEncoder, Log, LogType
 from ..messages import ReadIndexRequest, ReadIndexResponse, TimeoutNowRequest
 from ..observers import PeerObservation
-from ..proposals import Proposal
+from ..proposals import Proposal, futures_of
 from ..replicator import Replicator
 from ..rpc_handlers import object_to_stray_leader
 from ..rules.commitment import leader_commit_index
@@ -248,7 +248,7 @@ class Leader:
         if not proposals:
             return None
         self._taken = proposals  # theirs are the futures to fail if something goes wrong from here on
-        waited = node.proposals.longest_wait(proposals)
+        waited = node.proposals.longest_wait()
         if waited is not None:
             node.metrics.queue_seconds.add(waited)
         logs, futures = self._entries_for(proposals)
@@ -260,7 +260,7 @@ class Leader:
     def _refuse_during_transfer(self) -> None:
         node, config = self._node, self._node.config
         waiting = node.proposals.take(config.max_proposals, config.max_proposal_bytes)
-        node.notifier.fail([proposal.future for proposal in waiting], _handing_over(node.id))
+        node.notifier.fail(futures_of(waiting), _handing_over(node.id))
         if len(node.proposals):
             node.proposals.channel.poke()
 
@@ -280,10 +280,9 @@ class Leader:
         logs: list[Log] = []
         futures: list[RaftFuture[Any] | None] = []
         for index, proposal in enumerate(proposals, self._node.state.log.last.index + 1):
-            kind, data, extensions = proposal.type, proposal.data, proposal.extensions
+            kind, data, extensions, future = proposal
             encoded = encode(index, kind, data, extensions)
             logs.append(Log(index, term, kind, data, extensions, now, encoded))
-            future = proposal.future
             future._index = index
             futures.append(future)
         return logs, futures
@@ -645,7 +644,7 @@ class Leader:
         self._changes.end(self._not_leading)
         self._reads.end(self._not_leading)
         futures = [f for batch in self._in_flight for f in batch.futures if f is not None]
-        futures += [proposal.future for proposal in self._taken]
+        futures += futures_of(self._taken)
         failure = self._failure
 
         def lost() -> LeadershipLostError:

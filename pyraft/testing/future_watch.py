@@ -103,7 +103,7 @@ class FutureWatch:
         assert error is not None
         if isinstance(error, RaftError) and not isinstance(error, _SENSIBLE):
             self._broken("I11", f"the future of {watched.command!r} failed with {error!r}")
-        judge, index = self._cluster.judge, watched.future._index
+        judge, index = self._cluster.judge, getattr(watched.future, "_index", 0)
         is_committed = 0 < index < len(judge.committed) and judge.committed[index].data == watched.command
         if is_committed and _says_not_applied(error):
             self._broken(

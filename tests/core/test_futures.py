@@ -170,7 +170,7 @@ def test_a_callback_added_between_publishing_and_looking_runs_all_the_same():
     class Interrupted(RaftFuture):
         def __setattr__(self, name, value):
             super().__setattr__(name, value)
-            if name == "_state":
+            if name == "_state" and value == "FINISHED":
                 self.add_done_callback(called.append)
 
     f = future(Interrupted)
@@ -184,7 +184,7 @@ def test_a_callback_added_between_looking_and_publishing_runs_all_the_same():
 
     class Interrupted(RaftFuture):
         def __setattr__(self, name, value):
-            if name == "_state":
+            if name == "_state" and value == "FINISHED":
                 self.add_done_callback(called.append)
             super().__setattr__(name, value)
 
@@ -192,6 +192,24 @@ def test_a_callback_added_between_looking_and_publishing_runs_all_the_same():
     f.set_result(1)
 
     assert called == [f]
+
+
+def test_a_callback_added_while_another_thread_makes_the_queue_runs_all_the_same():
+    called = []
+
+    class Interrupted(RaftFuture):
+        def __setattr__(self, name, value):
+            if name == "_is_watched" and value and not self._is_watched and not called:
+                called.append("first")  # whose thread stands still here, with the queue made
+                self.add_done_callback(called.append)
+                self.set_result(1)
+                assert called == ["first", self]
+            super().__setattr__(name, value)
+
+    f = future(Interrupted)
+    f.add_done_callback(called.append)
+
+    assert called == ["first", f, f]
 
 
 # -- finishing --
@@ -299,8 +317,8 @@ def test_a_future_that_nobody_waits_for_makes_no_condition():
     f = future()
     f.set_result(1)
 
-    assert "_lazy_condition" not in f.__dict__
-    assert "_callbacks" not in f.__dict__
+    assert not f._is_watched
+    assert not f.__dict__
 
 
 def test_it_has_a_repr():

@@ -1,6 +1,7 @@
 """The queue of commands: bounded by count and by bytes, and whoever waits for room is told the end."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,13 +9,13 @@ from pyraft.errors import EnqueueTimeoutError, NotLeaderError
 from pyraft.events import ProposalsWaiting
 from pyraft.futures import ApplyFuture
 from pyraft.log import LogType
-from pyraft.proposals import Proposal, ProposalQueue
+from pyraft.proposals import ProposalQueue, _size_of
 from pyraft.runtime import NotifyChannel, ThreadRuntime
 from tests.nodes import PATIENCE, eventually
 from tests.threads import in_thread, on_pyraft_thread
 
 RUNTIME = ThreadRuntime()
-OVERHEAD = Proposal(LogType.COMMAND, b"", b"", None).size
+OVERHEAD = _size_of((LogType.COMMAND, b"", b"", None))
 
 
 def refused():
@@ -29,7 +30,7 @@ def queue(max_count=3, max_bytes=10_000):
 
 
 def command(data=b"x"):
-    return Proposal(LogType.COMMAND, data, b"", ApplyFuture(RUNTIME))
+    return LogType.COMMAND, data, b"", ApplyFuture(RUNTIME)
 
 
 def full(max_count=3):
@@ -52,7 +53,7 @@ def test_commands_come_out_in_the_order_in_which_they_went_in():
     for data in (b"a", b"b", b"c"):
         proposals.put(command(data))
 
-    assert [p.data for p in proposals.take(10, 10_000)] == [b"a", b"b", b"c"]
+    assert [data for _, data, _, _ in proposals.take(10, 10_000)] == [b"a", b"b", b"c"]
     assert (len(proposals), proposals.waiting_bytes) == (0, 0)
 
 
@@ -93,7 +94,7 @@ def test_a_refused_command_is_not_in_the_queue():
     with pytest.raises(EnqueueTimeoutError):
         proposals.put(command(b"late"), timeout=0)
 
-    assert [p.data for p in proposals.take(10, 10_000)] == [b"x"] * 3
+    assert [data for _, data, _, _ in proposals.take(10, 10_000)] == [b"x"] * 3
 
 
 @pytest.mark.parametrize(("max_count", "taken"), [(1, 1), (2, 2), (5, 5), (100, 5)])
@@ -120,6 +121,25 @@ def test_taking_from_an_empty_queue_gives_nothing():
     assert queue().take(10, 10) == []
 
 
+def test_the_longest_wait_is_that_of_the_oldest_that_was_taken(monkeypatch):
+    proposals = queue(max_count=1000, max_bytes=1 << 20)
+    instant = 0.0
+    monkeypatch.setattr(proposals, "_runtime", SimpleNamespace(measured=lambda: instant))
+    for number in range(200):
+        instant = float(number)
+        proposals.put(command())
+
+    instant = 1000.0
+    proposals.take(100, 1 << 20)  # the instants of 0 and 64 are known
+    assert proposals.longest_wait() == 1000.0
+    proposals.take(10, 1 << 20)  # of 100 to 109
+    assert proposals.longest_wait() is None
+    proposals.take(1000, 1 << 20)
+    assert proposals.longest_wait() == 1000.0 - 128
+    proposals.take(1000, 1 << 20)
+    assert proposals.longest_wait() is None
+
+
 def test_whoever_waits_for_room_gets_in_when_some_is_made():
     proposals = full(3)
     joined = waiting_for_room(proposals)
@@ -127,7 +147,7 @@ def test_whoever_waits_for_room_gets_in_when_some_is_made():
     proposals.take(1, 10_000)
 
     assert joined() is None
-    assert [p.data for p in proposals.take(10, 10_000)] == [b"x", b"x", b"late"]
+    assert [data for _, data, _, _ in proposals.take(10, 10_000)] == [b"x", b"x", b"late"]
 
 
 def test_every_waiter_gets_in_in_the_end():

@@ -36,7 +36,7 @@ from pyraft.futures import ApplyFuture, RaftFuture
 from pyraft.logstore import InmemStore
 from pyraft.node_log import NodeLog
 from pyraft.notifier import Notifier
-from pyraft.proposals import Proposal, ProposalQueue
+from pyraft.proposals import ProposalQueue
 from pyraft.runtime import NotifyChannel, ThreadInbox, ThreadRuntime
 from pyraft.snapshots import DiscardSnapshotStore, InmemSnapshotStore
 from pyraft.transport import InmemNetwork, InmemTransport
@@ -744,7 +744,7 @@ def test_a_command_that_is_put_while_the_queue_closes_is_refused_or_handed_back(
         runtime = ThreadRuntime()
         channel = NotifyChannel(ThreadInbox(), "poke")
         queue = ProposalQueue(runtime, channel, 10, 1000)
-        proposal = Proposal(LogType.COMMAND, b"x", b"", ApplyFuture(runtime))
+        proposal = (LogType.COMMAND, b"x", b"", ApplyFuture(runtime))
         refused, back = [], []
 
         def put():
@@ -771,12 +771,12 @@ def test_a_queue_that_closes_while_somebody_waits_for_room_wakes_it():
     def make():
         runtime = ThreadRuntime()
         queue = ProposalQueue(runtime, NotifyChannel(ThreadInbox(), "poke"), 1, 1000)
-        queue.put(Proposal(LogType.COMMAND, b"first", b"", ApplyFuture(runtime)))
+        queue.put((LogType.COMMAND, b"first", b"", ApplyFuture(runtime)))
         refused = []
 
         def put():
             try:
-                queue.put(Proposal(LogType.COMMAND, b"x", b"", ApplyFuture(runtime)), timeout=PATIENCE)
+                queue.put((LogType.COMMAND, b"x", b"", ApplyFuture(runtime)), timeout=PATIENCE)
             except RaftError as error:
                 refused.append(error)
 

@@ -664,8 +664,8 @@ _FUTURES = [
     Mutant(
         "two-finishers-of-one-future",
         "futures.py",
-        '        if self.__dict__.setdefault("_finisher", me) is not me:\n            return False\n',
-        "        if self._state is _FINISHED and me is None:\n            return False\n",
+        "        try:\n            del self._unclaimed\n        except AttributeError:\n            return False\n",
+        "",
         "ARCHITECTURE, decision 2: futures resolve exactly once, whoever dies",
         also=(
             Edit(
@@ -676,8 +676,8 @@ _FUTURES = [
             ),
             Edit(
                 "roles/leader.py",
-                "        futures += [proposal.future for proposal in self._taken]\n",
-                "        futures += [proposal.future for proposal in self._taken]\n"
+                "        futures += futures_of(self._taken)\n",
+                "        futures += futures_of(self._taken)\n"
                 "        futures += [f for f in getattr(self, '_handed', []) if f is not None and not f.done()]\n",
             ),
         ),
@@ -702,7 +702,7 @@ _FUTURES = [
     Mutant(
         "waiting-commands-forgotten-at-the-end",
         "node.py",
-        "        context.notifier.fail([proposal.future for proposal in waiting], refused)\n",
+        "        context.notifier.fail(futures_of(waiting), refused)\n",
         "",
         "hashicorp/raft F3: every queue is drained when a server stops",
     ),
