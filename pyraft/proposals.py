@@ -70,7 +70,8 @@ class ProposalQueue:
         """
         if not self._offer(proposal):
             self._put_when_there_is_room(proposal, timeout)
-        self.channel.poke()
+        if not self.channel.is_marked:  # poke() looks, too: but most commands find it marked
+            self.channel.poke()
 
     def take(self, max_count: int, max_bytes: int) -> list[Proposal]:
         """What waits, oldest first: at most ``max_count``, and no more once past ``max_bytes``.
@@ -107,20 +108,27 @@ class ProposalQueue:
 
     def _offer(self, proposal: Proposal, room: Signal | None = None) -> bool:
         """Put if there is room; otherwise let ``room`` know when there may be."""
+        # Every command comes through here, so what can be done without a call is.
+        size = len(proposal[1]) + len(proposal[2]) + _OVERHEAD_BYTES
         with self._lock:
-            if self._closed is not None:
-                raise self._closed()
-            size = self._bytes + _size_of(proposal)
+            items = self._items
+            count, size = len(items), size + self._bytes
             # An empty queue takes anything, or a command near the limit could never get in.
-            if not self._items or (len(self._items) < self._max_count and size <= self._max_bytes):
-                if not len(self._items) & _EACH_MEASURED:
-                    self._instants.append((self._taken + len(self._items), self._runtime.measured()))
-                self._items.append(proposal)
-                self._bytes = size
-                return True
-            if room is not None:
-                self._waiting.append(room)
-            return False
+            if count and (count >= self._max_count or size > self._max_bytes):
+                self._refuse_if_closed()
+                if room is not None:
+                    self._waiting.append(room)
+                return False
+            if not count & _EACH_MEASURED:
+                self._refuse_if_closed()  # closed, it is empty for ever, so this is enough
+                self._instants.append((self._taken + count, self._runtime.measured()))
+            items.append(proposal)
+            self._bytes = size
+            return True
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed is not None:
+            raise self._closed()
 
     def _put_when_there_is_room(self, proposal: Proposal, timeout: float | None) -> None:
         reason = self._runtime.must_not_wait()

@@ -132,23 +132,23 @@ class NotifyChannel:
     *before* it reads that state and then reads until caught up; it never counts pokes.
     """
 
-    __slots__ = ("_event", "_inbox", "_marked")
+    __slots__ = ("_event", "_inbox", "is_marked")
 
     def __init__(self, inbox: Inbox, event: Any) -> None:
         self._inbox = inbox
         self._event = event
-        self._marked = False
+        self.is_marked = False
 
     def poke(self) -> None:
         """Mark that there is news.  Any thread; call it after the shared state has changed."""
-        if self._marked:
+        if self.is_marked:
             return  # whoever clears the mark later reads the state later still
-        self._marked = True
+        self.is_marked = True
         self._inbox.put(self._event)
 
     def clear(self) -> None:
         """Take the mark away.  The consumer calls it before it reads the shared state."""
-        self._marked = False
+        self.is_marked = False
 
 
 class ThreadSignal(Signal):

@@ -116,7 +116,12 @@ def _stacks() -> str:
 
 
 def pyraft_threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith("pyraft-")}
+    """Those of servers; the simulator keeps its workers for the next simulation."""
+    return {
+        thread
+        for thread in threading.enumerate()
+        if thread.name.startswith("pyraft-") and not thread.name.startswith("pyraft-sim-")
+    }
 
 
 @contextmanager

@@ -819,8 +819,8 @@ _PASSING_ON = [
     Mutant(
         "mark-set-after-the-poke-was-put",
         "runtime.py",
-        "        self._marked = True\n        self._inbox.put(self._event)\n",
-        "        self._inbox.put(self._event)\n        self._marked = True\n",
+        "        self.is_marked = True\n        self._inbox.put(self._event)\n",
+        "        self._inbox.put(self._event)\n        self.is_marked = True\n",
         "runtime.py: a mark that is set after its poke was taken stays for ever",
         threads=True,
     ),
