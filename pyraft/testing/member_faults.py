@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..configuration import Configuration, Suffrage
+from ..errors import TransportError
 from .adversaries import Plot, ThawAtCommit, _next_leader, _others, leads
 from .asking import Question, Reply, ask
 from .faults import Fault
@@ -182,13 +183,13 @@ class Churn(Askers):
                 return
 
     def _break_the_rules(self, cluster: SimCluster, members: Configuration, rng: random.Random) -> None:
-        taken = rng.choice(members.servers).address
+        chosen = rng.choice(members.servers)
         stale = rng.choice([1, 1 << 40])
         change: Callable[[Raft, int, float], Any] = rng.choice(
             [
                 lambda raft, prev, s: raft.remove_server("nobody", prev, s),
                 lambda raft, prev, s: raft.demote_voter("nobody", prev, s),
-                lambda raft, prev, s: raft.add_nonvoter("twin", taken, prev, s),
+                lambda raft, prev, s: _add_twin(raft, chosen.id, s),
                 lambda raft, prev, s: raft.remove_server(members.servers[0].id, stale, s),
             ]
         )
@@ -212,6 +213,16 @@ class Churn(Askers):
         if type(reply.error) is not TimeoutError:
             self._asked[id] -= 1  # else it may be appended later, so this stays
         return reply
+
+
+def _add_twin(raft: Raft, of: str, seconds: float) -> Any:
+    """Ask for a server at an address that is taken, as long as that is so: it may be moved meanwhile."""
+    found = raft.get_configuration()
+    servers = found.configuration.servers
+    if not servers:
+        raise TransportError("this server knows no address that is taken")
+    taken = next((server for server in servers if server.id == of), servers[0])
+    return raft.add_nonvoter("twin", taken.address, found.index, seconds)
 
 
 class Transfers(Askers):

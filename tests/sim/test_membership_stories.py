@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,7 @@ from pyraft.errors import (
 )
 from pyraft.state import RaftState
 from pyraft.testing import KvFsm, SimCluster
-from pyraft.testing.member_faults import Churn, Reads, Transfers
+from pyraft.testing.member_faults import Churn, Reads, Transfers, _add_twin
 from pyraft.testing.sim_kv import encode_command
 
 ONE_BY_ONE = {"max_append_entries": 4, "max_inflight_appends": 1}
@@ -68,6 +69,23 @@ def remove(cluster, id):
 def follower(cluster):
     leader = cluster.leader()
     return next(server for server in cluster.servers.values() if server is not leader)
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_churn_adds_no_twin_where_the_address_was_taken_when_it_looked(start, moves):
+    cluster = start(servers=3, seed=1)
+    raft, moved = cluster.leader().raft, follower(cluster)
+    put(cluster, "k", "1")
+    looked_at = raft.get_configuration()
+    if moves:
+        raft.add_voter(moved.id, f"{moved.id}:7009").result(5)
+    looks_early = SimpleNamespace(get_configuration=lambda: looked_at, add_nonvoter=raft.add_nonvoter)
+
+    error = _add_twin(looks_early, moved.id, 1.0).exception(5)
+
+    assert isinstance(error, ConfigError)
+    assert ("changed since" in str(error)) == moves
+    assert "twin" not in members(cluster)
 
 
 def test_a_cluster_of_one_grows_to_five_and_shrinks_back_under_clients(start):
