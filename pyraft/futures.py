@@ -177,7 +177,7 @@ class RaftFuture(Future[T]):
                 f"waiting for this future here could never end, because {reason}: "
                 f"use add_done_callback(), or await it inside a coroutine"
             )
-        signal = self._runtime.signal()
+        signal = self._runtime.caller_signal()
         wake = signal.set
         self._queue("_wakers").append(wake)  # apart from users' callbacks, which may block
         if self._state is _FINISHED:

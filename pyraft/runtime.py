@@ -18,10 +18,12 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from math import inf
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from .errors import ForkedProcessError
+from .lanes import Lanes
 
 
 class Signal(ABC):
@@ -108,6 +110,10 @@ class Runtime(ABC):
     def signal(self) -> Signal:
         """A new signal."""
 
+    def caller_signal(self) -> Signal:
+        """A new signal for a thread of the user's, of which there may be thousands."""
+        return self.signal()
+
     @abstractmethod
     def lock(self) -> AbstractContextManager[Any]:
         """A new lock, to be held for a few instructions and never across a wait."""
@@ -175,6 +181,62 @@ class ThreadSignal(Signal):
         if timeout is None:
             return self._lock.acquire()
         return self._lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+
+
+class CallerSignal(Signal):
+    """A signal whose waiter is woken when it is its turn among all that wait for this server."""
+
+    __slots__ = ("_asleep", "_happened", "_lanes", "_lock")
+
+    LOOKS_EVERY = 5.0  # seconds, whatever became of the lanes
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+        self._happened = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        if not self._happened:
+            self._happened = True
+            self._lanes.wake(self)
+
+    def wake(self) -> bool:
+        """For the lanes: end the wait if there is one."""
+        try:
+            del self._asleep  # the claim: of us and the waiter, who may be leaving, exactly one gets it
+        except AttributeError:
+            return False
+        self._lock.release()
+        return True
+
+    def wait(self, timeout: float | None = None) -> bool:
+        has_overslept = False
+        try:
+            self._asleep = True  # first: who sets it finds us asleep, or we find that it has happened
+            if not self._happened:
+                has_overslept = self._sleep(timeout)
+        finally:  # also when a KeyboardInterrupt ends the wait
+            try:
+                del self._asleep
+            except AttributeError:
+                self._lanes.go_on()
+            else:
+                if has_overslept:
+                    self._lanes.mend()
+        return self._happened
+
+    def _sleep(self, timeout: float | None) -> bool:
+        """Return whether it has happened and nobody woke us."""
+        deadline = inf if timeout is None else time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            if self._lock.acquire(timeout=min(max(left, 0.0), self.LOOKS_EVERY)):
+                return False
+            if self._happened:
+                return True
+            if left <= self.LOOKS_EVERY:
+                return False
 
 
 class ThreadInbox(Inbox):
@@ -292,6 +354,7 @@ class ThreadRuntime(Runtime):
 
     def __init__(self) -> None:
         self._fork_guard = ForkGuard()
+        self._lanes = Lanes()
 
     def now(self) -> float:
         return time.monotonic()
@@ -310,6 +373,9 @@ class ThreadRuntime(Runtime):
 
     def signal(self) -> Signal:
         return ThreadSignal()
+
+    def caller_signal(self) -> Signal:
+        return CallerSignal(self._lanes)
 
     def lock(self) -> AbstractContextManager[Any]:
         return threading.Lock()

@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parent.parent / "pyraft"
 
 # From the core outwards.  A module may import its own layer and earlier ones.
 LAYERS = {
-    "foundation": ["disk", "errors", "runtime"],
+    "foundation": ["disk", "errors", "lanes", "runtime"],
     "values": ["config", "configuration", "log", "messages", "metrics"],
     "rules": ["rules", "rules.*"],
     "seams": [

@@ -1,0 +1,290 @@
+"""Crowds of threads are woken a few at a time, and nobody is forgotten."""
+
+from __future__ import annotations
+
+import random
+import threading
+from functools import partial
+
+import pytest
+
+from pyraft.futures import RaftFuture
+from pyraft.lanes import WIDTH, Lanes
+from pyraft.runtime import CallerSignal, ThreadRuntime
+from tests.interrupting import interrupted_at_each_line
+from tests.nodes import PATIENCE, eventually
+from tests.threads import in_thread
+
+
+def are_all_free(lanes):
+    return len(lanes._free) >= WIDTH  # two that free one at once may both think that it is missing
+
+
+class Sleeper:
+    def __init__(self, is_asleep=True):
+        self.is_asleep = is_asleep
+        self.times_woken = 0
+
+    def wake(self):
+        self.times_woken += 1
+        return self.is_asleep
+
+
+def crowd(count):
+    lanes, sleepers = Lanes(), [Sleeper() for _ in range(count)]
+    for sleeper in sleepers:
+        lanes.wake(sleeper)
+    return lanes, sleepers
+
+
+def woken(sleepers):
+    return [sleeper.times_woken for sleeper in sleepers]
+
+
+@pytest.mark.parametrize("count", [1, WIDTH, WIDTH + 1, 100])
+def test_as_many_are_woken_at_once_as_there_are_lanes(count):
+    _, sleepers = crowd(count)
+
+    assert woken(sleepers) == [1] * min(count, WIDTH) + [0] * (count - WIDTH)
+
+
+def test_each_that_was_woken_lets_the_next_one_go_and_nobody_is_woken_twice():
+    lanes, sleepers = crowd(100)
+
+    for done in range(100):
+        assert sum(woken(sleepers)) == min(done + WIDTH, 100)
+        lanes.go_on()
+
+    assert woken(sleepers) == [1] * 100
+    _, again = lanes, [Sleeper() for _ in range(WIDTH + 1)]
+    for sleeper in again:
+        lanes.wake(sleeper)
+    assert woken(again) == [1] * WIDTH + [0]  # all lanes are free again, and no more than before
+
+
+def test_who_does_not_sleep_any_more_is_passed_over():
+    lanes, _ = crowd(WIDTH)
+    gone, next = Sleeper(is_asleep=False), Sleeper()
+    lanes.wake(gone)
+    lanes.wake(next)
+
+    lanes.go_on()
+
+    assert woken([gone, next]) == [1, 1]
+
+
+def test_a_lane_that_finds_nobody_asleep_is_free_again():
+    lanes = Lanes()
+    for _ in range(3 * WIDTH):
+        lanes.wake(Sleeper(is_asleep=False))
+    sleeper = Sleeper()
+
+    lanes.wake(sleeper)
+
+    assert sleeper.times_woken == 1
+
+
+def test_lanes_that_are_lost_come_back():
+    lanes, sleepers = crowd(3 * WIDTH)  # and none of those that were woken goes on
+
+    lanes.mend()
+    assert woken(sleepers) == [1] * 2 * WIDTH + [0] * WIDTH
+    for _ in range(3 * WIDTH):  # and now all go on
+        lanes.go_on()
+
+    assert woken(sleepers) == [1] * 3 * WIDTH
+    assert len(lanes._free) == WIDTH
+
+
+@pytest.mark.parametrize(
+    ("function", "is_freed_first"), [(Lanes.go_on, True), (Lanes.wake, False), (Lanes._take_lane, False)]
+)
+def test_whoever_comes_while_the_only_lane_is_freed_gets_it(function, is_freed_first):
+    def make():
+        lanes, _ = crowd(WIDTH)  # of whom only one goes on
+        late = Sleeper()
+
+        def check():
+            assert late.times_woken == 1
+            lanes.go_on()
+            assert len(lanes._free) == 1
+
+        both = lanes.go_on, lambda: lanes.wake(late)
+        return *(both if is_freed_first else both[::-1]), check
+
+    interrupted_at_each_line(function, make)
+
+
+# -- those who wait in them --
+
+
+def signals(count):
+    lanes = Lanes()
+    return lanes, [CallerSignal(lanes) for _ in range(count)]
+
+
+def test_a_signal_that_was_set_before_needs_no_wait():
+    lanes, [signal] = signals(1)
+    signal.set()
+    signal.set()
+
+    assert signal.wait(0)
+    assert signal.wait()
+    assert len(lanes._free) == WIDTH
+
+
+@pytest.mark.parametrize("timeout", [0, -5, 0.001])
+def test_a_signal_that_does_not_come_times_out_and_can_be_waited_for_again(timeout):
+    lanes, [signal] = signals(1)
+
+    assert not signal.wait(timeout)
+    again = in_thread(signal.wait)
+    signal.set()
+
+    assert again()
+    assert len(lanes._free) == WIDTH
+
+
+def test_a_crowd_is_woken_whole():
+    lanes, crowd = signals(200)
+    waiting = [in_thread(lambda signal=signal: signal.wait(PATIENCE)) for signal in crowd]
+    eventually(lambda: all(hasattr(signal, "_asleep") for signal in crowd), "all sleep")
+
+    for signal in crowd:
+        signal.set()
+
+    assert all(joined() for joined in waiting)
+    eventually(lambda: are_all_free(lanes), "the lanes are free again")
+
+
+def waits_at_most(signal, seconds):
+    signal.wait(seconds)
+    return True
+
+
+def test_waits_that_end_by_themselves_hold_up_nobody():
+    lanes, patient = signals(20)
+    hasty = [CallerSignal(lanes) for _ in range(100)]
+    rng = random.Random(1)
+    joined = [in_thread(lambda s=s: s.wait(PATIENCE)) for s in patient]
+    joined_hasty = [in_thread(partial(waits_at_most, s, rng.random() / 50)) for s in hasty]
+    both = [*patient, *hasty]
+    rng.shuffle(both)
+
+    for signal in both:
+        signal.set()
+
+    assert all(each() for each in [*joined, *joined_hasty])
+    eventually(lambda: are_all_free(lanes), "the lanes are free again")
+
+
+def test_a_wait_that_is_interrupted_lets_the_next_one_go():
+    lanes, [interrupted, next] = signals(2)
+    lanes._free.clear()  # all are in use, one of them by the first signal's waiter
+
+    class Interrupting:
+        def acquire(self, timeout):
+            assert interrupted.wake()  # it gets its lane, and
+            raise KeyboardInterrupt
+
+        def release(self):
+            pass
+
+    interrupted._lock = Interrupting()
+    waiting = in_thread(lambda: next.wait(PATIENCE))
+    eventually(lambda: hasattr(next, "_asleep"), "it sleeps")
+    next.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.wait()
+
+    assert waiting()
+
+
+def test_who_is_not_woken_looks_for_itself_and_mends_the_lanes(monkeypatch):
+    monkeypatch.setattr(CallerSignal, "LOOKS_EVERY", 0.01)
+    lanes, crowd = signals(3 * WIDTH)
+    lanes._free.clear()  # all are lost
+    waiting = [in_thread(lambda signal=signal: signal.wait()) for signal in crowd]
+    eventually(lambda: all(hasattr(signal, "_asleep") for signal in crowd), "all sleep")
+
+    for signal in crowd:
+        signal.set()
+
+    assert all(joined() for joined in waiting)
+    eventually(lambda: are_all_free(lanes), "the lanes are free again")
+
+
+@pytest.mark.parametrize(
+    "function", [CallerSignal.wait, CallerSignal._sleep, CallerSignal.set, CallerSignal.wake]
+)
+@pytest.mark.parametrize("intruder", ["sets it", "wakes it", "waits"])
+def test_set_and_wait_may_meet_anywhere(function, intruder):
+    def make():
+        lanes, [signal, other] = signals(2)
+        other_waits = threading.Event()
+
+        def run():
+            signal.wait(0.01)
+            signal.set()
+            signal.wait(0.01)
+
+        intrusions = {
+            "sets it": signal.set,
+            "wakes it": signal.wake,
+            "waits": lambda: (other.set(), other.wait(PATIENCE), other_waits.set()),
+        }
+
+        def check():
+            assert signal.wait(0)
+            assert intruder != "waits" or other_waits.is_set()
+            fresh = CallerSignal(lanes)
+            waiting = in_thread(lambda: fresh.wait(PATIENCE))
+            fresh.set()
+            assert waiting()
+
+        return run, intrusions[intruder], check
+
+    interrupted_at_each_line(function, make)
+
+
+@pytest.mark.parametrize("function", [CallerSignal.wait, CallerSignal._sleep])
+def test_a_signal_that_is_set_at_any_point_of_a_wait_ends_it(function, monkeypatch):
+    monkeypatch.setattr(Lanes, "mend", lambda lanes: pytest.fail("it had to look for itself"))
+
+    def make():
+        _, [signal] = signals(1)
+        ended = []
+
+        def check():
+            assert ended == [True]
+
+        return lambda: ended.append(signal.wait(PATIENCE)), signal.set, check
+
+    interrupted_at_each_line(function, make)
+
+
+@pytest.mark.parametrize("function", [CallerSignal.set, CallerSignal.wake, Lanes.wake, Lanes.go_on])
+def test_a_wait_that_begins_while_the_signal_is_set_ends(function, monkeypatch):
+    monkeypatch.setattr(Lanes, "mend", lambda lanes: pytest.fail("it had to look for itself"))
+
+    def make():
+        _, [signal] = signals(1)
+        ended = []
+
+        def check():
+            assert ended == [True]
+
+        return signal.set, lambda: ended.append(signal.wait(PATIENCE)), check
+
+    interrupted_at_each_line(function, make)
+
+
+def test_futures_of_a_crowd_of_callers_all_end():
+    runtime = ThreadRuntime()
+    futures = [RaftFuture(runtime) for _ in range(200)]
+    waiting = [in_thread(lambda future=future: future.result(PATIENCE)) for future in futures]
+    for number, future in enumerate(futures):
+        future.set_result(number)
+
+    assert [joined() for joined in waiting] == list(range(200))
