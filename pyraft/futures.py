@@ -5,8 +5,8 @@ condition, waiters and callbacks are made only when somebody asks for them.  It 
 safe where the original is not: finishing is an atomic claim, so of several finishers
 (an owner, a shutdown) exactly one wins, and cancelling a wait changes nothing inside.
 
-Every step that decides is a single atomic operation of CPython (``del`` of a slot,
-``dict.setdefault``, ``deque.popleft``), and every pair of threads follows the same pattern:
+Every step that decides is a single atomic operation of CPython with its lock (``del`` of a
+slot, ``dict.setdefault``, ``deque.popleft``), and every pair of threads follows the same pattern:
 publish first, look second.
 """
 
@@ -47,12 +47,12 @@ class RaftFuture(Future[T]):
 
     # What every future needs.  The rest is in __dict__, which is not even made unless somebody waits
     # or adds a callback: that halves what a command costs here, and the garbage collector's share.
-    __slots__ = ("_exception", "_is_watched", "_result", "_runtime", "_state", "_unclaimed")
+    __slots__ = ("_exception", "_is_done", "_is_watched", "_result", "_runtime", "_unclaimed")
     _result: Any
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime  # the base class's __init__ would make a Condition: 0.6 µs
-        self._state = _RUNNING
+        self._is_done = False
         self._unclaimed = True  # whoever deletes it is the one who finishes
         self._is_watched = False  # there is more in __dict__
 
@@ -80,10 +80,10 @@ class RaftFuture(Future[T]):
         return self._exception
 
     def done(self) -> bool:
-        return self._state is _FINISHED
+        return self._is_done
 
     def running(self) -> bool:
-        return self._state is _RUNNING
+        return not self._is_done
 
     def cancel(self) -> bool:
         """Return False: what is on its way to other servers cannot be called back."""
@@ -95,21 +95,21 @@ class RaftFuture(Future[T]):
     def add_done_callback(self, fn: Callable[[Future[T]], Any]) -> None:
         """Call ``fn(self)`` once it is done; at once, on this thread, if it is."""
         self._queue("_callbacks").append(fn)
-        if self._state is _FINISHED:
+        if self._is_done:
             self.run_callbacks()
 
     def __await__(self) -> Generator[Any, None, T]:
-        if self._state is not _FINISHED:
+        if not self._is_done:
             loop = asyncio.get_running_loop()
             done = loop.create_future()
             wake = partial(_alarm_of(loop).ring, done)
             self._queue("_wakers").append(wake)
-            if self._state is _FINISHED:
+            if self._is_done:
                 wake()
             try:
                 yield from done
             finally:
-                if self._state is not _FINISHED:  # else whoever finished it took them all
+                if not self._is_done:  # else whoever finished it took them all
                     self._forget(wake)
         return self.result()
 
@@ -152,7 +152,7 @@ class RaftFuture(Future[T]):
             return False
         self._result = value
         self._exception = error
-        self._state = _FINISHED  # published last; look for waiters only after it
+        self._is_done = True  # published last; look for waiters only after it
         if self._is_watched:
             self._tell_watchers(run_callbacks)
         return True
@@ -160,7 +160,7 @@ class RaftFuture(Future[T]):
     def _tell_watchers(self, run_callbacks: bool) -> None:
         attributes = self.__dict__
         if "_lazy_condition" in attributes:
-            self._tell_standard_waiters()
+            self._tell_standard_waiters(attributes["_lazy_condition"])
         if "_wakers" in attributes:
             _call_all(attributes["_wakers"])
         if run_callbacks and "_callbacks" in attributes:
@@ -169,7 +169,7 @@ class RaftFuture(Future[T]):
     # -- waiting -------------------------------------------------------------------------
 
     def _wait(self, timeout: float | None) -> None:
-        if self._state is _FINISHED:
+        if self._is_done:
             return
         reason = self._runtime.must_not_wait()
         if reason is not None:
@@ -180,9 +180,9 @@ class RaftFuture(Future[T]):
         signal = self._runtime.caller_signal()
         wake = signal.set
         self._queue("_wakers").append(wake)  # apart from users' callbacks, which may block
-        if self._state is _FINISHED:
+        if self._is_done:
             return
-        if not signal.wait(timeout) and self._state is not _FINISHED:
+        if not signal.wait(timeout) and not self._is_done:
             self._forget(wake)
             raise TimeoutError(f"not done after {timeout:g} s; the operation itself goes on")
 
@@ -211,15 +211,29 @@ class RaftFuture(Future[T]):
         if condition is None:
             condition = self.__dict__.setdefault("_lazy_condition", new_condition())
         self._is_watched = True
+        if self._is_done:  # whoever finished it may have looked before
+            self._tell_standard_waiters(condition)
         return condition
+
+    @property
+    def _state(self) -> str:  # type: ignore[override]
+        """Changes only under the condition, as those functions rely on: else they count it twice."""
+        has_changed = self._is_done and (
+            "_lazy_condition" not in self.__dict__ or "_is_told" in self.__dict__
+        )
+        return _FINISHED if has_changed else _RUNNING
 
     @property
     def _waiters(self) -> list[Any]:  # type: ignore[override]
         waiters: list[Any] = self.__dict__.setdefault("_lazy_waiters", [])
         return waiters
 
-    def _tell_standard_waiters(self) -> None:
-        with self._condition:
+    def _tell_standard_waiters(self, condition: Any) -> None:
+        """Those who were there before; who comes later sees that it is finished."""
+        with condition:
+            if "_is_told" in self.__dict__:
+                return
+            self.__dict__["_is_told"] = True
             for waiter in self._waiters:
                 if self._exception is not None:
                     waiter.add_exception(self)
@@ -259,12 +273,15 @@ class _Alarm:
         if self._is_coming:
             return
         self._is_coming = True
-        loop = self._loop()
         try:
+            loop = self._loop()
             if loop is not None:
                 loop.call_soon_threadsafe(self._wake_all)
         except RuntimeError:
             pass  # the loop was closed meanwhile, and whoever waited with it
+        except BaseException:  # a KeyboardInterrupt: with the mark left, nobody would be woken any more
+            self._is_coming = False
+            raise
 
     def _wake_all(self) -> None:
         """In the loop."""

@@ -4,9 +4,10 @@ The interpreter runs one thread at a time.  A batch of commits has an answer for
 threads, and if all were woken at once all would stand in line for the interpreter, pyraft's own
 threads behind them: with 4,096 callers a leader waited so long that it lost its office.
 
-Every step that decides is a single atomic operation of CPython, and of two threads each
-publishes first and looks second.  Nothing depends on a lane: who waits looks for itself now and
-then (see runtime.CallerSignal), so one that is lost costs time and no answer.
+Every step that decides is a single atomic operation of CPython with its lock, and of two threads
+each publishes first and looks second.  An interrupt can cost a lane, a KeyboardInterrupt in
+``go_on``.  Nothing depends on it: who waits looks for itself now and then (see
+runtime.CallerSignal), and if nobody at all was woken meanwhile it mends the lanes.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ class Sleeper(Protocol):
 class Lanes:
     """Who is to be woken, in order of arrival.  Any thread may call it; nothing blocks."""
 
-    __slots__ = ("_free", "_sleepers")
+    __slots__ = ("_free", "_sleepers", "moved")
 
     def __init__(self) -> None:
         self._sleepers: deque[Sleeper] = deque()
         self._free: deque[None] = deque([None] * WIDTH)
+        self.moved = 0  # how often about somebody left the line
 
     def wake(self, sleeper: Sleeper) -> None:
         """Let ``sleeper`` be woken, now or when those before it have been."""
@@ -54,11 +56,12 @@ class Lanes:
                 if not self._sleepers or not self._take_lane():
                     return
                 continue
+            self.moved += 1
             if sleeper.wake():
                 return
 
     def mend(self) -> None:
-        """Somebody was not woken: free all lanes, whose threads are gone or held up, and go on."""
+        """Nobody goes on: free all lanes, whose threads are gone or held up, and go on."""
         for _ in range(WIDTH - len(self._free)):
             self._free.append(None)
         for _ in range(WIDTH):

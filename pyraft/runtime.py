@@ -150,7 +150,13 @@ class NotifyChannel:
         if self.is_marked:
             return  # whoever clears the mark later reads the state later still
         self.is_marked = True
-        self._inbox.put(self._event)
+        try:
+            self._inbox.put(self._event)
+        except (
+            BaseException
+        ):  # a KeyboardInterrupt of a caller: with the mark left, all later news would be missed
+            self.is_marked = False
+            raise
 
     def clear(self) -> None:
         """Take the mark away.  The consumer calls it before it reads the shared state."""
@@ -188,7 +194,7 @@ class CallerSignal(Signal):
 
     __slots__ = ("_asleep", "_happened", "_lanes", "_lock")
 
-    LOOKS_EVERY = 5.0  # seconds, whatever became of the lanes
+    LOOKS_EVERY = 5.0  # seconds, about; whatever became of the lanes
 
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
@@ -211,32 +217,34 @@ class CallerSignal(Signal):
         return True
 
     def wait(self, timeout: float | None = None) -> bool:
-        has_overslept = False
+        do_lanes_stand = False
         try:
             self._asleep = True  # first: who sets it finds us asleep, or we find that it has happened
             if not self._happened:
-                has_overslept = self._sleep(timeout)
+                do_lanes_stand = self._sleep(timeout)
         finally:  # also when a KeyboardInterrupt ends the wait
             try:
                 del self._asleep
             except AttributeError:
                 self._lanes.go_on()
             else:
-                if has_overslept:
+                if do_lanes_stand:
                     self._lanes.mend()
         return self._happened
 
     def _sleep(self, timeout: float | None) -> bool:
-        """Return whether it has happened and nobody woke us."""
+        """Return whether it has happened, and nobody at all was woken for a long time."""
         deadline = inf if timeout is None else time.monotonic() + timeout
         while True:
             left = deadline - time.monotonic()
-            if self._lock.acquire(timeout=min(max(left, 0.0), self.LOOKS_EVERY)):
+            look = self.LOOKS_EVERY * random.uniform(
+                0.8, 1.2
+            )  # or a crowd that began together would look together
+            moved = self._lanes.moved
+            if self._lock.acquire(timeout=min(max(left, 0.0), look)) or left <= look:
                 return False
             if self._happened:
-                return True
-            if left <= self.LOOKS_EVERY:
-                return False
+                return self._lanes.moved == moved
 
 
 class ThreadInbox(Inbox):

@@ -170,7 +170,7 @@ def test_a_callback_added_between_publishing_and_looking_runs_all_the_same():
     class Interrupted(RaftFuture):
         def __setattr__(self, name, value):
             super().__setattr__(name, value)
-            if name == "_state" and value == "FINISHED":
+            if name == "_is_done" and value:
                 self.add_done_callback(called.append)
 
     f = future(Interrupted)
@@ -184,7 +184,7 @@ def test_a_callback_added_between_looking_and_publishing_runs_all_the_same():
 
     class Interrupted(RaftFuture):
         def __setattr__(self, name, value):
-            if name == "_state" and value == "FINISHED":
+            if name == "_is_done" and value:
                 self.add_done_callback(called.append)
             super().__setattr__(name, value)
 
@@ -586,3 +586,28 @@ def test_waiting_for_the_end_of_a_server_also_waits_for_its_last_thread():
     leave.set()
 
     assert waiter() == (None, True)
+
+
+def test_a_wake_up_that_is_interrupted_leaves_the_others_of_its_loop_awake():
+    async def main():
+        loop = asyncio.get_running_loop()
+        own_call, interrupted = loop.call_soon_threadsafe, []
+
+        def call_soon_threadsafe(callback):
+            if not interrupted:
+                interrupted.append(callback)
+                raise KeyboardInterrupt
+            own_call(callback)
+
+        loop.call_soon_threadsafe = call_soon_threadsafe
+        first, second = future(), future()
+        waiting = [loop.create_task(awaited(first)), loop.create_task(awaited(second))]
+        await asyncio.sleep(0)
+        first.set_result(1)  # whoever waits for it is woken with the next one
+        second.set_result(2)
+        return await asyncio.gather(*waiting), len(interrupted)
+
+    async def awaited(one):
+        return await one
+
+    assert asyncio.run(asyncio.wait_for(main(), PATIENCE)) == ([1, 2], 1)

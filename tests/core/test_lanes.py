@@ -16,6 +16,12 @@ from tests.nodes import PATIENCE, eventually
 from tests.threads import in_thread
 
 
+@pytest.fixture(autouse=True)
+def nobody_looks_for_itself(monkeypatch):
+    """Or a wake-up that is lost would only be late."""
+    monkeypatch.setattr(CallerSignal, "LOOKS_EVERY", 10 * PATIENCE)
+
+
 def are_all_free(lanes):
     return len(lanes._free) >= WIDTH  # two that free one at once may both think that it is missing
 
@@ -147,7 +153,7 @@ def test_a_signal_that_does_not_come_times_out_and_can_be_waited_for_again(timeo
 
 def test_a_crowd_is_woken_whole():
     lanes, crowd = signals(200)
-    waiting = [in_thread(lambda signal=signal: signal.wait(PATIENCE)) for signal in crowd]
+    waiting = [in_thread(lambda signal=signal: signal.wait()) for signal in crowd]
     eventually(lambda: all(hasattr(signal, "_asleep") for signal in crowd), "all sleep")
 
     for signal in crowd:
@@ -166,7 +172,7 @@ def test_waits_that_end_by_themselves_hold_up_nobody():
     lanes, patient = signals(20)
     hasty = [CallerSignal(lanes) for _ in range(100)]
     rng = random.Random(1)
-    joined = [in_thread(lambda s=s: s.wait(PATIENCE)) for s in patient]
+    joined = [in_thread(lambda s=s: s.wait()) for s in patient]
     joined_hasty = [in_thread(partial(waits_at_most, s, rng.random() / 50)) for s in hasty]
     both = [*patient, *hasty]
     rng.shuffle(both)
@@ -191,7 +197,7 @@ def test_a_wait_that_is_interrupted_lets_the_next_one_go():
             pass
 
     interrupted._lock = Interrupting()
-    waiting = in_thread(lambda: next.wait(PATIENCE))
+    waiting = in_thread(lambda: next.wait())
     eventually(lambda: hasattr(next, "_asleep"), "it sleeps")
     next.set()
 
@@ -232,14 +238,14 @@ def test_set_and_wait_may_meet_anywhere(function, intruder):
         intrusions = {
             "sets it": signal.set,
             "wakes it": signal.wake,
-            "waits": lambda: (other.set(), other.wait(PATIENCE), other_waits.set()),
+            "waits": lambda: (other.set(), other.wait(), other_waits.set()),
         }
 
         def check():
             assert signal.wait(0)
             assert intruder != "waits" or other_waits.is_set()
             fresh = CallerSignal(lanes)
-            waiting = in_thread(lambda: fresh.wait(PATIENCE))
+            waiting = in_thread(lambda: fresh.wait())
             fresh.set()
             assert waiting()
 
@@ -248,10 +254,41 @@ def test_set_and_wait_may_meet_anywhere(function, intruder):
     interrupted_at_each_line(function, make)
 
 
-@pytest.mark.parametrize("function", [CallerSignal.wait, CallerSignal._sleep])
-def test_a_signal_that_is_set_at_any_point_of_a_wait_ends_it(function, monkeypatch):
-    monkeypatch.setattr(Lanes, "mend", lambda lanes: pytest.fail("it had to look for itself"))
+def test_who_leaves_in_time_or_looks_while_others_are_woken_does_not_mend(monkeypatch):
+    monkeypatch.setattr(Lanes, "mend", lambda lanes: pytest.fail("nothing was lost"))
+    monkeypatch.setattr(CallerSignal, "LOOKS_EVERY", 0.01)
+    lanes, [hasty, looks] = signals(2)
+    lanes._free.clear()  # others are on their way
 
+    def is_set_too_late(signal, then):
+        class Lock:
+            def acquire(self, timeout):
+                signal.set()
+                then()
+                return False
+
+            def release(self):
+                pass
+
+        return Lock()
+
+    lanes.wake(Sleeper())  # and this one is woken meanwhile
+    hasty._lock = is_set_too_late(hasty, lambda: None)
+    looks._lock = is_set_too_late(looks, lanes.go_on)
+
+    assert hasty.wait(0.001)
+    assert looks.wait()
+
+
+@pytest.fixture
+def nobody_has_to_mend(monkeypatch):
+    monkeypatch.setattr(CallerSignal, "LOOKS_EVERY", 0.5)
+    monkeypatch.setattr(Lanes, "mend", lambda lanes: pytest.fail("it was not woken"))
+
+
+@pytest.mark.usefixtures("nobody_has_to_mend")
+@pytest.mark.parametrize("function", [CallerSignal.wait, CallerSignal._sleep])
+def test_a_signal_that_is_set_at_any_point_of_a_wait_ends_it(function):
     def make():
         _, [signal] = signals(1)
         ended = []
@@ -259,15 +296,14 @@ def test_a_signal_that_is_set_at_any_point_of_a_wait_ends_it(function, monkeypat
         def check():
             assert ended == [True]
 
-        return lambda: ended.append(signal.wait(PATIENCE)), signal.set, check
+        return lambda: ended.append(signal.wait()), signal.set, check
 
     interrupted_at_each_line(function, make)
 
 
+@pytest.mark.usefixtures("nobody_has_to_mend")
 @pytest.mark.parametrize("function", [CallerSignal.set, CallerSignal.wake, Lanes.wake, Lanes.go_on])
-def test_a_wait_that_begins_while_the_signal_is_set_ends(function, monkeypatch):
-    monkeypatch.setattr(Lanes, "mend", lambda lanes: pytest.fail("it had to look for itself"))
-
+def test_a_wait_that_begins_while_the_signal_is_set_ends(function):
     def make():
         _, [signal] = signals(1)
         ended = []
@@ -275,7 +311,7 @@ def test_a_wait_that_begins_while_the_signal_is_set_ends(function, monkeypatch):
         def check():
             assert ended == [True]
 
-        return signal.set, lambda: ended.append(signal.wait(PATIENCE)), check
+        return signal.set, lambda: ended.append(signal.wait()), check
 
     interrupted_at_each_line(function, make)
 
@@ -283,7 +319,7 @@ def test_a_wait_that_begins_while_the_signal_is_set_ends(function, monkeypatch):
 def test_futures_of_a_crowd_of_callers_all_end():
     runtime = ThreadRuntime()
     futures = [RaftFuture(runtime) for _ in range(200)]
-    waiting = [in_thread(lambda future=future: future.result(PATIENCE)) for future in futures]
+    waiting = [in_thread(lambda future=future: future.result()) for future in futures]
     for number, future in enumerate(futures):
         future.set_result(number)
 

@@ -334,6 +334,24 @@ def test_no_poke_is_lost_between_real_threads():
     assert c.seen == total
 
 
+def test_a_poke_that_is_interrupted_leaves_no_mark(monkeypatch):
+    class Interrupting(ThreadInbox):
+        def put(self, event):
+            if not interrupted:
+                interrupted.append(event)
+                raise KeyboardInterrupt
+            super().put(event)
+
+    interrupted, inbox = [], Interrupting()
+    channel = NotifyChannel(inbox, "news")
+    with pytest.raises(KeyboardInterrupt):
+        channel.poke()
+
+    channel.poke()
+
+    assert inbox.take(0) == "news"
+
+
 # -- signals --
 
 

@@ -637,6 +637,49 @@ def test_a_wait_that_begins_at_any_point_of_the_finish_is_woken(wait):
     interrupted_at_each_line(RaftFuture._finish, make)
 
 
+@pytest.mark.parametrize("how", ["wait", "as_completed"])
+@pytest.mark.parametrize(
+    ("function", "looked_at_before"),
+    [
+        (RaftFuture._finish, False),
+        (RaftFuture._finish, True),
+        (RaftFuture._tell_watchers, True),
+        (RaftFuture._tell_standard_waiters, True),
+    ],
+)
+def test_a_wait_for_two_that_begins_at_any_point_of_the_finish_of_one_waits_for_both(
+    function, looked_at_before, how
+):
+    def make():
+        one, other = RaftFuture(ThreadRuntime()), RaftFuture(ThreadRuntime())
+        if looked_at_before:
+            repr(one), repr(other)  # which makes the condition
+        seen, has_ended = [], threading.Event()
+
+        def waits():
+            try:
+                if how == "wait":
+                    seen.append(concurrent.futures.wait([one, other], PATIENCE).done)
+                else:
+                    seen.append(set(concurrent.futures.as_completed([one, other], PATIENCE)))
+            except KeyError as error:
+                seen.append(error)
+            finally:
+                has_ended.set()
+
+        def finish():
+            one.try_set_result(1)
+            has_ended.wait(0.02)  # too early: the other one is not done
+            other.try_set_result(2)
+
+        def check():
+            assert seen == [{one, other}]
+
+        return finish, waits, check
+
+    interrupted_at_each_line(function, make)
+
+
 def test_a_finish_at_any_point_of_a_wait_ends_it():
     def make():
         future = RaftFuture(ThreadRuntime())

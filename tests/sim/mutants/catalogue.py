@@ -819,8 +819,8 @@ _PASSING_ON = [
     Mutant(
         "mark-set-after-the-poke-was-put",
         "runtime.py",
-        "        self.is_marked = True\n        self._inbox.put(self._event)\n",
-        "        self._inbox.put(self._event)\n        self.is_marked = True\n",
+        "        self.is_marked = True\n        try:\n            self._inbox.put(self._event)\n",
+        "        try:\n            self._inbox.put(self._event)\n            self.is_marked = True\n",
         "runtime.py: a mark that is set after its poke was taken stays for ever",
         threads=True,
     ),
@@ -849,7 +849,7 @@ _PASSING_ON = [
         "future-awaited-without-the-second-look",
         "futures.py",
         '        self._queue("_wakers").append(wake)  # apart from users\' callbacks, which may block\n'
-        "        if self._state is _FINISHED:\n"
+        "        if self._is_done:\n"
         "            return\n",
         '        self._queue("_wakers").append(wake)  # apart from users\' callbacks, which may block\n',
         "futures.py: publish first, look second",
