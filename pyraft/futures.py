@@ -198,9 +198,8 @@ class RaftFuture(Future[T]):
         queue: deque[Callable[..., Any]] | None = self.__dict__.get(name)
         if queue is None:
             queue = self.__dict__.setdefault(name, deque())
-        self._is_watched = (
-            True  # by each, as another may have made the queue; before the caller looks at the state
-        )
+        # By each, as another may have made the queue; and before the caller looks whether it is done.
+        self._is_watched = True
         return queue
 
     # -- what concurrent.futures.wait and as_completed look at ---------------------------

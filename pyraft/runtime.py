@@ -152,9 +152,7 @@ class NotifyChannel:
         self.is_marked = True
         try:
             self._inbox.put(self._event)
-        except (
-            BaseException
-        ):  # a KeyboardInterrupt of a caller: with the mark left, all later news would be missed
+        except BaseException:  # a KeyboardInterrupt: with the mark left, all later news would be missed
             self.is_marked = False
             raise
 
@@ -237,9 +235,8 @@ class CallerSignal(Signal):
         deadline = inf if timeout is None else time.monotonic() + timeout
         while True:
             left = deadline - time.monotonic()
-            look = self.LOOKS_EVERY * random.uniform(
-                0.8, 1.2
-            )  # or a crowd that began together would look together
+            # Not all at the same time, where a crowd began together.
+            look = self.LOOKS_EVERY * random.uniform(0.8, 1.2)
             moved = self._lanes.moved
             if self._lock.acquire(timeout=min(max(left, 0.0), look)) or left <= look:
                 return False

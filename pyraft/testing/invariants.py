@@ -241,11 +241,8 @@ class Judge:
 
     def may_lose_one(self) -> bool:
         """Whether operators may risk a disk: no server is lost, and none may become so by a restore."""
-        return not self.any_lost() and not self.questions.is_open(Kind.RESTORE)
-
-    def any_lost(self) -> bool:
-        """Whether there is a server that is_lost."""
-        return any(self.is_lost(server) for server in self._cluster.servers.values())
+        is_any_lost = any(self.is_lost(server) for server in self._cluster.servers.values())
+        return not is_any_lost and not self.questions.is_open(Kind.RESTORE)
 
     @_undisturbed
     def disk_wiped(self, server: str) -> None:

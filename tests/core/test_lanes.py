@@ -151,9 +151,8 @@ def test_a_signal_that_does_not_come_times_out_and_can_be_waited_for_again(timeo
     assert len(lanes._free) == WIDTH
 
 
-def test_a_crowd_is_woken_whole():
-    lanes, crowd = signals(200)
-    waiting = [in_thread(lambda signal=signal: signal.wait()) for signal in crowd]
+def all_are_woken(lanes, crowd):
+    waiting = [in_thread(signal.wait) for signal in crowd]
     eventually(lambda: all(hasattr(signal, "_asleep") for signal in crowd), "all sleep")
 
     for signal in crowd:
@@ -161,6 +160,11 @@ def test_a_crowd_is_woken_whole():
 
     assert all(joined() for joined in waiting)
     eventually(lambda: are_all_free(lanes), "the lanes are free again")
+
+
+def test_a_crowd_is_woken_whole():
+    lanes, crowd = signals(200)
+    all_are_woken(lanes, crowd)
 
 
 def waits_at_most(signal, seconds):
@@ -211,14 +215,7 @@ def test_who_is_not_woken_looks_for_itself_and_mends_the_lanes(monkeypatch):
     monkeypatch.setattr(CallerSignal, "LOOKS_EVERY", 0.01)
     lanes, crowd = signals(3 * WIDTH)
     lanes._free.clear()  # all are lost
-    waiting = [in_thread(lambda signal=signal: signal.wait()) for signal in crowd]
-    eventually(lambda: all(hasattr(signal, "_asleep") for signal in crowd), "all sleep")
-
-    for signal in crowd:
-        signal.set()
-
-    assert all(joined() for joined in waiting)
-    eventually(lambda: are_all_free(lanes), "the lanes are free again")
+    all_are_woken(lanes, crowd)
 
 
 @pytest.mark.parametrize(
