@@ -13,14 +13,14 @@ from typing import Any
 
 from .config import Config
 from .configuration import Configuration, Server, Suffrage, check_configuration, decode_configuration
-from .errors import ConfigError, RaftError, SnapshotFailedError, StorageError
+from .errors import ConfigError, NodeFailedError, RaftError, SnapshotFailedError, StorageError
 from .fsm import FSM, ConfigurationStore, FSMSnapshot
 from .fsm_runner import Captured, fsm_failure
 from .log import Log, LogType
 from .logstore.base import LogStore, StableStore
 from .node_log import NodeLog
 from .restoring import check_reaches, restore_newest
-from .rules.election import START_OF_LOG, LogPosition
+from .rules.election import START_OF_LOG, Ballot, LogPosition
 from .snapshot_writing import write_snapshot
 from .snapshots.base import SnapshotStore
 from .state import BALLOT_KEY, encode_ballot, load_ballot
@@ -83,8 +83,19 @@ def recover_cluster(
         raise StorageError("the snapshot store did not keep the snapshot, so the log stays as it was")
     ballot = load_ballot(stable_store)
     if ballot.newborn is not None:  # nobody is left who could show that it has caught up
-        stable_store.set(BALLOT_KEY, encode_ballot(replace(ballot, newborn=None)))
+        _save(stable_store, replace(ballot, newborn=None))
     log.reset(log.last)
+
+
+def _save(stable_store: StableStore, ballot: Ballot) -> None:
+    try:
+        stable_store.set(BALLOT_KEY, encode_ballot(ballot))
+    except NodeFailedError:
+        raise
+    except Exception as error:
+        raise StorageError(
+            f"the stable store could not save that this server may lead: {error!r}. Mend that and recover again"
+        ) from error
 
 
 def _apply_all(fsm: FSM, log: NodeLog, after: int) -> None:

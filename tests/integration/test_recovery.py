@@ -400,12 +400,35 @@ def test_a_crash_between_snapshot_and_log_is_made_good_by_doing_it_again():
         cluster.check_nothing_lost()
 
 
+def has_just_come(member):
+    ballot = load_ballot(member.store)
+    newborn = Newborn(ballot.term, 10_000, LogPosition(ballot.term, 10_000))
+    member.store.set(BALLOT_KEY, encode_ballot(dataclasses.replace(ballot, newborn=newborn)))
+
+
+def test_a_stable_store_that_fails_at_the_end_is_a_storage_error_and_recovering_again_works(monkeypatch):
+    with stopped_cluster(writes=5) as cluster:
+        member = cluster.members["n2"]
+        has_just_come(member)
+
+        def fail(key, value):
+            raise ValueError("my driver's own error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(member.store, "set", fail)
+            with pytest.raises(StorageError, match="my driver's own error.*recover again") as raised:
+                recover(member, Configuration.of_voters({"n2": member.address}))
+        assert type(raised.value.__cause__) is ValueError
+
+        recover(member, Configuration.of_voters({"n2": member.address}))
+        cluster.start("n2")
+        assert cluster.leader() is member
+
+
 def test_a_survivor_that_had_just_come_leads_once_it_is_recovered():
     with stopped_cluster(writes=5) as cluster:
         member = cluster.members["n2"]
-        ballot = load_ballot(member.store)
-        newborn = Newborn(ballot.term, 10_000, LogPosition(ballot.term, 10_000))
-        member.store.set(BALLOT_KEY, encode_ballot(dataclasses.replace(ballot, newborn=newborn)))
+        has_just_come(member)
 
         recover(member, Configuration.of_voters({"n2": member.address}))
         cluster.start("n2")
