@@ -3,10 +3,11 @@
     pyraft.lock       locked while a process has the store open; says which
     pyraft.creating   the store is being made; nothing in it was acknowledged to anybody yet
     pyraft.identity   the store was made completely, when, and for which server
+    pyraft.journal    what was appended last, until data.mdb takes it over
     data.mdb lock.mdb LMDB's own
 
-Made in this order: lock, creating, data.mdb with its databases, identity; each durable before the
-next.  So a crash on the way leaves something that can be thrown away safely, and a data.mdb that
+Made in this order: lock, creating, data.mdb with its databases, journal, identity; each durable before
+the next.  So a crash on the way leaves something that can be thrown away safely, and a data.mdb that
 is missing beside an identity is a loss, never a new server: a server that forgot its vote can
 elect two leaders for one term.
 """
@@ -27,7 +28,10 @@ from .lmdb_file import REMEDY, check_data_file
 LOCK = "pyraft.lock"
 CREATING = "pyraft.creating"
 IDENTITY = "pyraft.identity"
-FORMAT = 1
+JOURNAL = "pyraft.journal"
+FORMAT = 2
+_WITHOUT_JOURNAL = 1
+"""The format before; read and made complete.  A version that knows only this one would miss entries."""
 
 
 class StoreDirectory:
@@ -35,7 +39,9 @@ class StoreDirectory:
 
     Attributes:
         data_file: LMDB's data file in it.
-        is_new: the store was never completed: call complete() once its databases exist.
+        journal_file: the journal in it.
+        is_new: the store was never completed: call complete() once its databases and the journal exist.
+        is_complete: no call of complete() is wanted.
         has_data_file: data.mdb was there and is as long as it says.
     """
 
@@ -49,6 +55,7 @@ class StoreDirectory:
         """
         self.path = path
         self.data_file = path / "data.mdb"
+        self.journal_file = path / JOURNAL
         with disk_errors(f"cannot open the store directory {path}"):
             make_directory(path)
             self._lock = _DirectoryLock(path / LOCK, server_id)
@@ -64,7 +71,7 @@ class StoreDirectory:
             # LMDB syncs its files, and nobody the directory that names them.
             sync_directory(self.path)
             sync_directory(self.path.parent)
-            self._write_identity(self._identity)
+            self._write_identity({**self._identity, "format": FORMAT})
             (self.path / CREATING).unlink(missing_ok=True)
 
     def release(self) -> None:
@@ -74,15 +81,16 @@ class StoreDirectory:
     def _inspect(self, server_id: str | None) -> None:
         identity = self._read_identity()
         self.is_new = identity is None
+        self.is_complete = identity is not None and identity.get("format") == FORMAT
         if identity is None:
-            self._identity = {
+            self._identity: dict[str, object] = {
                 "format": FORMAT,
                 "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 "server_id": server_id,
             }
             self._clear_what_was_never_completed()
         else:
-            self._check_identity(identity, server_id)
+            self._identity = self._check_identity(identity, server_id)
         self.has_data_file = _size(self.data_file) > 0
         if self.has_data_file:
             check_data_file(self.data_file)
@@ -97,7 +105,7 @@ class StoreDirectory:
         creating = self.path / CREATING
         if creating.exists() or _size(self.data_file) == 0:
             write_durably(creating, b"")
-            for name in ("data.mdb", "lock.mdb"):
+            for name in ("data.mdb", "lock.mdb", JOURNAL):
                 (self.path / name).unlink(missing_ok=True)
 
     def _read_identity(self) -> dict[str, object] | None:
@@ -113,21 +121,24 @@ class StoreDirectory:
             raise CorruptStoreError(f"{self.path / IDENTITY} is damaged. {REMEDY}.")
         return identity
 
-    def _check_identity(self, identity: dict[str, object], server_id: str | None) -> None:
-        if identity.get("format") != FORMAT:
+    def _check_identity(self, identity: dict[str, object], server_id: str | None) -> dict[str, object]:
+        """Refuse what is not for us; return what the identity says from now on."""
+        if identity.get("format") not in (_WITHOUT_JOURNAL, FORMAT):
             raise StorageError(
                 f"{self.path} has the store format {identity.get('format')!r}, and this version of pyraft "
-                f"knows only {FORMAT}: open it with the version that made it"
+                f"knows only {_WITHOUT_JOURNAL} and {FORMAT}: open it with the version that made it"
             )
         owner = identity.get("server_id")
         if server_id is None or owner == server_id:
-            return
+            return identity
         if owner is not None:
             raise ConfigError(
                 f"{self.path} belongs to the server {owner!r}, not to {server_id!r}: a server that takes "
                 f"over another's log and votes can break the cluster. Give {server_id!r} its own directory."
             )
-        self._write_identity({**identity, "server_id": server_id})
+        identity = {**identity, "server_id": server_id}
+        self._write_identity(identity)
+        return identity
 
     def _write_identity(self, identity: dict[str, object]) -> None:
         write_durably(self.path / IDENTITY, json.dumps(identity, indent=1).encode() + b"\n")

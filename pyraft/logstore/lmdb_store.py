@@ -5,6 +5,10 @@ Entries are kept in the database ``logs``, values in ``stable``, as records.py l
 directory.py holds the directory and refuses one that lost its files.  Every call of lmdb may
 cost 5 ms beside a thread that computes (records.py says why), so each method makes few.
 
+A small batch at the log's end goes into the journal instead, with one flush, and stays in memory:
+the *tail*.  The next transaction that has to do with it, or with more than the journal has room
+for, takes the tail over into the database.  Readers see one log.
+
 Writers are one at a time (the server's main thread), readers are many.  LMDB gives each reader
 the state of one commit; the gate below exists because growing the map and closing pull the
 memory away from under whoever reads.
@@ -20,6 +24,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -38,11 +43,15 @@ from ..log import Log
 from ..runtime import ForkGuard
 from .base import LogStore, StableStore
 from .directory import IDENTITY, StoreDirectory
+from .journal import Journal, JournalDamage, create
 from .lmdb_file import REMEDY
 from .records import (
     LARGEST_INDEX,
+    Append,
     Batch,
     Block,
+    decode_append,
+    encode_append,
     encode_batch,
     encode_block,
     log_key,
@@ -66,6 +75,10 @@ _READERS = 1022
 # "p" keeps them apart from every key of the user's.
 _CONFIGURATIONS = b"pconfigurations"
 _COMMITTED = b"pcommitted"
+_JOURNAL = b"pjournal"  # its identity and epoch
+
+_ROOM_FOR_TAIL = 64 * 1024
+"""Bytes that a transaction may need beyond twice the tail, for the pages above and beside it."""
 
 _CORRUPT = (
     lmdb.BadChecksumError,
@@ -80,12 +93,42 @@ T = TypeVar("T")
 
 
 class _Content(NamedTuple):
-    """What the log holds, as of the last commit.  Replaced as a whole, after the commit returned."""
+    """What the log holds, as of the last write.  Replaced as a whole, after the write returned.
+
+    Attributes:
+        tail: blocks at its end that the journal has and the database has not.
+        tail_from: index of the tail's first entry; behind the last one if it is empty.
+        epoch: of the journal.  While there is a tail, the end of the log in the database is of this
+            epoch exactly: the transaction that changes it stores the next one.
+    """
 
     first: int
     last: int
     configurations: tuple[int, ...]
     committed: int
+    tail: tuple[tuple[bytes, bytes], ...]
+    tail_from: int
+    epoch: int
+
+    def is_followed_by(self, batch: Batch) -> bool:
+        """Whether ``batch`` has no gaps and goes on where the log ends."""
+        return len(batch.runs) == 1 and (not self.last or batch.runs[0][0] == self.last + 1)
+
+    def with_appended(self, append: Append) -> _Content:
+        """What the log holds once ``append`` is the end of its tail."""
+        return _Content(
+            self.first or append.first,
+            append.last,
+            (*self.configurations, *append.configurations),
+            append.committed,
+            (*self.tail, *append.items),
+            self.tail_from if self.tail else append.first,
+            self.epoch,
+        )
+
+    def without_tail(self) -> _Content:
+        """The same, all of it in the database."""
+        return self._replace(tail=(), tail_from=self.last + 1)
 
 
 Change: TypeAlias = Callable[[Transaction], _Content]
@@ -94,7 +137,7 @@ Change: TypeAlias = Callable[[Transaction], _Content]
 class LMDBStore(LogStore, StableStore):
     """LogStore and StableStore in one directory, for one process at a time.
 
-    Any commit that fails, unless for lack of map space, latches the store: what the disk holds
+    Any write that fails, unless for lack of map space, latches the store: what the disk holds
     is open then, so every later write raises StorageError until the store is opened again.
 
     A forked child cannot use it: every method raises StorageError there, and close() does nothing.
@@ -129,6 +172,7 @@ class LMDBStore(LogStore, StableStore):
         self._fork_guard = ForkGuard()
         self._writing = threading.Lock()
         self._gate = _Gate()
+        self._end_of_file = 0  # bytes of the data file in use or free, if there is a limit
         self._staged = 0  # commit index to store with the next entries; writer's thread only
         self._unwritable: str | None = None  # why no write is taken any more
         self._unreadable: str | None = None  # why no read is, either
@@ -154,11 +198,14 @@ class LMDBStore(LogStore, StableStore):
         return self.get_logs(index, index, 0)[0]
 
     def get_logs(self, first: int, last: int, max_bytes: int) -> list[Log]:
-        content = self._content
-        if not 0 < content.first <= first <= min(last, content.last):
-            self._check_usable()
-            raise LogNotFoundError(first)
-        return self._read(lambda txn: self._scan(txn, first, last, max_bytes))
+        logs: list[Log] | None = None
+        while logs is None:
+            content = self._content
+            if not 0 < content.first <= first <= min(last, content.last):
+                self._check_usable()
+                raise LogNotFoundError(first)
+            logs = self._read(partial(self._scan, content, first, last, max_bytes))
+        return logs
 
     def configuration_indexes(self) -> tuple[int, ...]:
         """Indexes of the configuration entries in the log, newest last, without a scan."""
@@ -181,7 +228,8 @@ class LMDBStore(LogStore, StableStore):
         """Figures for operators.
 
         ``map_size`` and ``used_bytes`` (the most ever used: the file never shrinks) in bytes,
-        ``live_bytes`` of them in use now, ``entries`` from first to last index.
+        ``live_bytes`` of them in use now, ``journal_bytes`` that are in the journal only,
+        ``entries`` from first to last index.
         """
         return self._read(self._figures)
 
@@ -196,7 +244,7 @@ class LMDBStore(LogStore, StableStore):
             StorageError: they may or may not be stored; the store takes no more writes.
         """
         batch = encode_batch(logs)
-        if not batch.items:
+        if not batch.items or self._append_to_journal(batch):
             return
 
         def change(txn: Transaction) -> _Content:
@@ -214,7 +262,7 @@ class LMDBStore(LogStore, StableStore):
             As store_logs().
         """
         batch = encode_batch(logs)
-        if not batch.items:
+        if not batch.items or self._append_to_journal(batch):
             return
 
         def change(txn: Transaction) -> _Content:
@@ -260,11 +308,24 @@ class LMDBStore(LogStore, StableStore):
             self._fork_guard.check("the store")
         except ForkedProcessError:
             return
-        with self._writing, self._gate.alone():
-            if self._unreadable is None:
-                self._unreadable = f"the store {self._path} is closed: open it again to use it"
-            self._env.close()
-            self._directory.release()
+        with self._writing:
+            try:
+                if self._unreadable is None and self._unwritable is None:
+                    self._take_over_tail()
+            finally:
+                with self._gate.alone():
+                    if self._unreadable is None:
+                        self._unreadable = f"the store {self._path} is closed: open it again to use it"
+                    self._env.close()
+                    self._journal.close()
+                    self._directory.release()
+
+    def _take_over_tail(self) -> None:
+        """So that a store that was closed well is all in one file."""
+        with suppress(StorageError):  # what cannot be taken over stays in the journal, as durable
+            if self._content.tail:
+                self._write_alone(lambda txn: self._put_tail(txn, self._content))
+            self._journal.clear()
 
     # Opening
 
@@ -287,21 +348,41 @@ class LMDBStore(LogStore, StableStore):
             self._stable = self._env.open_db(b"stable", create=directory.is_new)
             with self._env.begin() as txn:
                 self._check_stable(txn)
-                self._content = _Content(
-                    *self._read_ends(txn), self._read_configurations(txn), self._read_committed(txn)
-                )
-                empty = txn.stat(self._logs)["entries"] == txn.stat(self._stable)["entries"] == 0
-            if directory.is_new:
-                if not empty:
+                if directory.is_new and any(txn.stat(db)["entries"] for db in (self._logs, self._stable)):
                     raise CorruptStoreError(
                         f"it holds a log or votes, but {IDENTITY} is missing beside it, as if the "
                         f"directory had not been copied completely"
                     )
+                stored = self._read_content(txn)
+                record = txn.get(_JOURNAL, db=self._stable)
+            if record is None:  # new, or made by a version that had no journal
+                if directory.is_complete:
+                    raise CorruptStoreError("it does not know its journal")
+                record = self._make_journal()
+            identity, epoch = unpack_indexes(read_stable(_JOURNAL, record))
+            if not directory.is_complete:
                 self._env.sync(True)
                 directory.complete()
+            self._journal = Journal(directory.journal_file, identity, epoch, sync)
+            try:
+                self._content = _with_tail(stored._replace(epoch=epoch), self._journal.records)
+            except BaseException:
+                self._journal.close()
+                raise
+            self._journal.records.clear()
+            self._look_at_size()
         except BaseException:
             self._env.close()
             raise
+
+    def _make_journal(self) -> bytes:
+        """Make the journal, then let the database know of it; return what that remembers."""
+        identity = int.from_bytes(os.urandom(8), "big")
+        create(self._directory.journal_file, identity)
+        record = stable_record(_JOURNAL, pack_indexes((identity, 1)))
+        with self._env.begin(write=True) as txn:
+            txn.put(_JOURNAL, record, db=self._stable)
+        return record
 
     @contextmanager
     def _open_errors(self, map_size: int) -> Iterator[None]:
@@ -309,6 +390,9 @@ class LMDBStore(LogStore, StableStore):
         try:
             with disk_errors(f"cannot open {file}"):
                 yield
+        except JournalDamage as error:
+            file = self._directory.journal_file
+            raise CorruptStoreError(f"{file} is damaged: {error}. {REMEDY}.") from error
         except (*_CORRUPT, lmdb.NotFoundError, CorruptStoreError, SystemError) as error:
             raise self._corrupt(str(error)) from error
         except (lmdb.MemoryError, MemoryError) as error:
@@ -344,10 +428,18 @@ class LMDBStore(LogStore, StableStore):
         finally:
             self._gate.leave()
 
-    def _scan(self, txn: Transaction, first: int, last: int, max_bytes: int) -> list[Log]:
+    def _scan(
+        self, content: _Content, first: int, last: int, max_bytes: int, txn: Transaction
+    ) -> list[Log] | None:
+        """The entries; None if the log's end has changed since ``content`` was looked at."""
         logs: list[Log] = []
         size = 0
-        for block in self._blocks(txn, first):
+        tail: Iterator[Block] = iter(())
+        if content.tail and last >= content.tail_from:
+            if self._read_epoch(txn) != content.epoch:
+                return None
+            tail = _tail_blocks(content, first)
+        for block in chain(self._blocks(txn, first), tail):
             index = first + len(logs)
             if block.first > index:
                 break
@@ -356,9 +448,13 @@ class LMDBStore(LogStore, StableStore):
                 if logs and size > max_bytes:
                     return logs
                 logs.append(log)
-            if block.last >= last:
+            if block.last >= last or size > max_bytes:
                 return logs
         raise LogNotFoundError(first + len(logs))
+
+    def _read_epoch(self, txn: Transaction) -> int:
+        record = txn.get(_JOURNAL, db=self._stable) or b""
+        return unpack_indexes(read_stable(_JOURNAL, record))[1]
 
     def _blocks(self, txn: Transaction, first: int) -> Iterator[Block]:
         """The blocks that end at or after ``first``, ascending."""
@@ -382,6 +478,13 @@ class LMDBStore(LogStore, StableStore):
         expected = txn.stat(self._stable)["entries"]
         if count != expected:
             raise CorruptStoreError(f"there are {count} stable values where {expected} were stored")
+
+    def _read_content(self, txn: Transaction) -> _Content:
+        """What the database holds.  The epoch is another's to find out."""
+        first, last = self._read_ends(txn)
+        return _Content(
+            first, last, self._read_configurations(txn), self._read_committed(txn), (), last + 1, 0
+        )
 
     def _read_ends(self, txn: Transaction) -> tuple[int, int]:
         with txn.cursor(self._logs) as cursor:
@@ -410,11 +513,49 @@ class LMDBStore(LogStore, StableStore):
             "map_size": info["map_size"],
             "used_bytes": (info["last_pgno"] + 1) * page_bytes,
             "live_bytes": live_pages * page_bytes,
+            "journal_bytes": self._journal.used,
             "entries": content.last - content.first + 1 if content.last else 0,
         }
 
     def _corrupt(self, finding: str) -> CorruptStoreError:
         return CorruptStoreError(f"{self._directory.data_file} is damaged: {finding}. {REMEDY}.")
+
+    # Writing to the journal
+
+    def _append_to_journal(self, batch: Batch) -> bool:
+        """Store ``batch`` with one flush, if it is small and goes to the log's end; return whether."""
+        self._check_usable()
+        with self._writing:
+            self._check_writable()
+            content = self._content
+            if not content.is_followed_by(batch):
+                return False
+            committed = max(content.committed, self._staged)
+            append = Append(batch.runs[0][0], batch.items, batch.configurations, committed)
+            pieces = encode_append(append)
+            size = sum(map(len, pieces))
+            if not self._journal.has_room(size) or not self._will_have_room(size):
+                return False
+            try:
+                self._journal.append(pieces, size)
+                self._content = content.with_appended(append)
+            except OSError as error:
+                self._latch(error)
+                raise self._write_error(error) from error
+            except BaseException as error:  # a signal: the entries may be there or not
+                self._latch(error)
+                raise
+        return True
+
+    def _will_have_room(self, size: int) -> bool:
+        """Whether the database, too, can take what the journal takes: with a limit, that may be full first."""
+        if self._max_map_size is None:
+            return True
+        return self._end_of_file + 2 * (self._journal.used + size) + _ROOM_FOR_TAIL <= self._max_map_size
+
+    def _look_at_size(self) -> None:
+        if self._max_map_size is not None:
+            self._end_of_file = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
 
     # Inside a write transaction
 
@@ -427,30 +568,38 @@ class LMDBStore(LogStore, StableStore):
         """
         self._check_usable()
         with self._writing:
-            while True:
-                self._check_usable()
-                if self._unwritable is not None:
-                    raise StorageError(self._unwritable)
-                try:
-                    return self._transact(change)
-                except lmdb.MapFullError as error:
-                    self._grow(error)
+            self._write_alone(change)
+
+    def _write_alone(self, change: Change) -> None:
+        while True:
+            self._check_writable()
+            try:
+                return self._transact(change)
+            except lmdb.MapFullError as error:
+                self._grow(error)
+
+    def _check_writable(self) -> None:
+        self._check_usable()
+        if self._unwritable is not None:
+            raise StorageError(self._unwritable)
 
     def _transact(self, change: Change) -> None:
         committing = False
         txn: Transaction | None = None
         try:
             txn = self._env.begin(write=True)
-            content = change(txn)
-            if content.configurations != self._content.configurations:
-                record = stable_record(_CONFIGURATIONS, pack_indexes(content.configurations))
-                txn.put(_CONFIGURATIONS, record, db=self._stable)
-            if content.committed != self._content.committed:
-                record = stable_record(_COMMITTED, content.committed.to_bytes(8, "big"))
-                txn.put(_COMMITTED, record, db=self._stable)
+            before, content = self._content, change(txn)
+            takes_over = bool(before.tail) and not content.tail
+            if takes_over:
+                content = content._replace(epoch=before.epoch + 1)
+            for key, value in _to_remember(before, content, self._journal.identity):
+                txn.put(key, stable_record(key, value), db=self._stable)
             committing = True
             self._commit(txn)
+            if takes_over:
+                self._journal.begin(content.epoch)
             self._content = content
+            self._look_at_size()
         except lmdb.MapFullError:
             self._abort(txn)  # nothing is written: the caller makes room and tries again
             raise
@@ -484,25 +633,37 @@ class LMDBStore(LogStore, StableStore):
                 txn.abort()
 
     def _put(self, txn: Transaction, content: _Content, batch: Batch) -> _Content:
-        """Store ``batch`` where no entries are; return what the log holds then."""
+        """Store ``batch`` where no entries are, and the tail; return what the log holds then."""
         first, last = batch.runs[0][0], batch.runs[-1][1]
         append = first > content.last
-        with txn.cursor(self._logs) as cursor:
-            consumed, added = cursor.putmulti(batch.items, overwrite=False, append=append)
-        if not consumed == added == len(batch.items):
-            raise CorruptStoreError(f"LMDB took only {added} of {len(batch.items)} blocks of log entries")
+        if content.tail:
+            content = self._put_tail(txn, content)
+        self._put_blocks(txn, batch.items, append)
         configurations = content.configurations
         if batch.configurations:
             configurations = tuple(sorted((*configurations, *batch.configurations)))
-        committed = max(content.committed, self._staged)
-        return _Content(
-            min(content.first or first, first), max(content.last, last), configurations, committed
-        )
+        return content._replace(
+            first=min(content.first or first, first),
+            last=max(content.last, last),
+            configurations=configurations,
+            committed=max(content.committed, self._staged),
+        ).without_tail()
+
+    def _put_tail(self, txn: Transaction, content: _Content) -> _Content:
+        self._put_blocks(txn, content.tail, append=True)
+        return content.without_tail()
+
+    def _put_blocks(self, txn: Transaction, items: Sequence[tuple[bytes, bytes]], append: bool) -> None:
+        with txn.cursor(self._logs) as cursor:
+            consumed, added = cursor.putmulti(items, overwrite=False, append=append)
+        if not consumed == added == len(items):
+            raise CorruptStoreError(f"LMDB took only {added} of {len(items)} blocks of log entries")
 
     def _cut(self, txn: Transaction, content: _Content, runs: Sequence[tuple[int, int]]) -> _Content:
         """Drop the entries of all ``runs``; return what the log holds then.
 
-        At most once in a transaction: see check_data_file() on freeing pages just written.
+        At most once in a transaction: see check_data_file() on freeing pages just written.  So where
+        the tail is cut, too, what is left of it goes into the database from memory.
 
         Args:
             runs: first and last index of each, both included; ascending.
@@ -512,7 +673,7 @@ class LMDBStore(LogStore, StableStore):
             return content
         if len(runs) == 1 and first <= content.first and content.last <= last:
             txn.drop(self._logs, delete=False)
-            return _Content(0, 0, (), content.committed)
+            return content._replace(first=0, last=0, configurations=()).without_tail()
         kept: list[tuple[bytes, bytes]] = []  # of the blocks that the runs cut into
         with txn.cursor(self._logs) as cursor:
             cursor.set_range(log_key(first))
@@ -520,14 +681,20 @@ class LMDBStore(LogStore, StableStore):
                 block = read_block(key, cursor.value())
                 if block.first > last:
                     break
-                for begin, end in _outside(block.first, block.last, runs):
-                    kept.append(encode_block(end, list(block.encoded(begin, end))))
+                kept.extend(_left_of(block, runs))
                 cursor.delete()  # and go on to the next
+            if last >= content.tail_from:
+                for item in content.tail:
+                    kept.extend(_left_of(read_block(*item), runs))
+                content = content.without_tail()
             cursor.putmulti(kept)
         configurations = tuple(
             index for index in content.configurations if not any(a <= index <= b for a, b in runs)
         )
-        return _Content(*self._read_ends(txn), configurations, content.committed)
+        first, last = self._read_ends(txn)
+        if content.tail:
+            return content._replace(first=first or content.tail_from, configurations=configurations)
+        return content._replace(first=first, last=last, configurations=configurations).without_tail()
 
     def _latch(self, error: BaseException) -> None:
         self._unwritable = (
@@ -614,6 +781,49 @@ class _Gate:
             with self._changed:
                 self._closed = False
                 self._changed.notify_all()
+
+
+def _with_tail(stored: _Content, records: Sequence[bytes]) -> _Content:
+    """What a log holds whose database holds ``stored`` and whose journal holds ``records``.
+
+    Raises:
+        JournalDamage: they do not go together.
+    """
+    content = stored
+    for record in records:
+        try:
+            append = decode_append(record)
+        except CorruptStoreError as error:
+            raise JournalDamage(str(error)) from error
+        if content.last and append.first != content.last + 1:
+            raise JournalDamage(f"it goes on with entry {append.first} after entry {content.last}")
+        content = content.with_appended(append)
+    configurations = tuple(sorted(set(content.configurations)))
+    return content._replace(configurations=configurations, committed=max(stored.committed, content.committed))
+
+
+def _tail_blocks(content: _Content, first: int) -> Iterator[Block]:
+    """The blocks of the tail that end at or after ``first``, ascending."""
+    for key, value in content.tail:
+        if int.from_bytes(key, "big") >= first:
+            yield read_block(key, value)
+
+
+def _to_remember(before: _Content, content: _Content, journal: int) -> Iterator[tuple[bytes, bytes]]:
+    """The values beside the log that have changed.  What the tail brought, the database does not know yet."""
+    takes_over = content.epoch != before.epoch
+    if takes_over:
+        yield _JOURNAL, pack_indexes((journal, content.epoch))
+    if takes_over or content.configurations != before.configurations:
+        yield _CONFIGURATIONS, pack_indexes(content.configurations)
+    if takes_over or content.committed != before.committed:
+        yield _COMMITTED, content.committed.to_bytes(8, "big")
+
+
+def _left_of(block: Block, runs: Sequence[tuple[int, int]]) -> Iterator[tuple[bytes, bytes]]:
+    """What is left of ``block`` without the ascending ``runs``, as blocks."""
+    for first, last in _outside(block.first, block.last, runs):
+        yield encode_block(last, list(block.encoded(first, last)))
 
 
 def _outside(first: int, last: int, runs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

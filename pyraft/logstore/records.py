@@ -7,6 +7,8 @@ Log:     a record is a block of entries with consecutive indexes, as many as one
          value  CRC-32 (4 bytes), codec tag (1), count (4), the count's lengths (4 each), then
                 the entries' bytes; numbers least significant byte first.  The CRC covers the
                 key, too, so that it also finds a record in another's place
+Journal: a record is one append to the log's end: commit index, first index, number of configuration
+         entries (8 each), their indexes, then for each block its key, length (4) and value
 Stable:  key    one byte that says whose (``u`` the user's, ``p`` the store's own), then the key
          value  CRC-32 (4 bytes) over key and value, then the value
 
@@ -36,6 +38,8 @@ LARGEST_INDEX = 2**64 - 1
 _INDEX = struct.Struct(">Q")
 _CRC = struct.Struct("<I")
 _TAG_AND_COUNT = struct.Struct("<BI")
+_THREE = struct.Struct("<QQQ")
+_LENGTH = struct.Struct("<I")
 _BLOCK_HEADER = _CRC.size + _TAG_AND_COUNT.size
 
 log_key = _INDEX.pack
@@ -146,6 +150,63 @@ def read_block(key: bytes, value: bytes) -> Block:
     if tag != PROTOBUF_TAG:
         raise CorruptStoreError(f"the block of log entries that ends with {last} has the unknown codec {tag}")
     return Block(last - count + 1, last, struct.unpack_from(f"<{count}I", value, _BLOCK_HEADER), value)
+
+
+class Append(NamedTuple):
+    """Blocks that were appended to the log's end without touching what was there.
+
+    Attributes:
+        items: key and value of each, ascending, without gaps.
+        configurations: indexes of the configuration entries among them.
+        committed: the commit index that was stored with them.
+    """
+
+    first: int
+    items: list[tuple[bytes, bytes]]
+    configurations: list[int]
+    committed: int
+
+    @property
+    def last(self) -> int:
+        return int.from_bytes(self.items[-1][0], "big")
+
+
+def encode_append(append: Append) -> list[bytes]:
+    """``append`` as a record of the journal, in pieces."""
+    numbers = (append.committed, append.first, len(append.configurations), *append.configurations)
+    pieces = [struct.pack(f"<{len(numbers)}Q", *numbers)]
+    for key, value in append.items:
+        pieces += (key, _LENGTH.pack(len(value)), value)
+    return pieces
+
+
+def decode_append(record: bytes) -> Append:
+    """What encode_append() made a record of.
+
+    Raises:
+        CorruptStoreError: it made no such record.
+    """
+    try:
+        committed, first, count = _THREE.unpack_from(record)
+        configurations = struct.unpack_from(f"<{count}Q", record, _THREE.size)
+        at = _THREE.size + 8 * count
+        items: list[tuple[bytes, bytes]] = []
+        while at < len(record):
+            key = record[at : at + _INDEX.size]
+            begin = at + _INDEX.size + _LENGTH.size
+            at = begin + _LENGTH.unpack_from(record, at + _INDEX.size)[0]
+            items.append((key, record[begin:at]))
+    except struct.error as error:
+        raise CorruptStoreError(f"a record of {len(record)} bytes cannot be read: {error}") from error
+    index = first
+    for key, value in items:
+        block = read_block(key, value)
+        if block.first != index:
+            raise CorruptStoreError(f"a record holds entry {block.first} where {index} is expected")
+        index = block.last + 1
+    if not items:
+        raise CorruptStoreError("a record holds no entries")
+    return Append(first, items, list(configurations), committed)
 
 
 def stable_record(key: bytes, value: bytes) -> bytes:

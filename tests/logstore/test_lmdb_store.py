@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -123,8 +124,8 @@ def test_a_new_store_is_an_lmdb_0_9_file_and_stays_one(path):
 
 def flip_a_bit(file, content):
     data = bytearray(file.read_bytes())
-    at = data.index(content)
-    data[at] ^= 1
+    for found in re.finditer(re.escape(content), bytes(data)):  # pages that are free hold copies
+        data[found.start()] ^= 1
     file.write_bytes(data)
 
 
@@ -352,8 +353,8 @@ def test_the_first_server_id_given_is_kept(path):
 
 
 def test_a_newer_format_is_refused(filled):
-    (filled / "pyraft.identity").write_text(json.dumps({"format": 2}))
-    with pytest.raises(StorageError, match="format 2"):
+    (filled / "pyraft.identity").write_text(json.dumps({"format": 3}))
+    with pytest.raises(StorageError, match="format 3"):
         LMDBStore(filled)
 
 
@@ -618,7 +619,7 @@ def test_a_failed_commit_latches_the_store_until_it_is_reopened(path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(store, "_commit", fail)
         with pytest.raises(kind) as raised:
-            store.store_logs(entries(4, 6))
+            store.store_logs(entries(4, 6, size=30_000))
         assert type(raised.value) is kind
         assert raised.value.__cause__ is error
 
@@ -650,7 +651,7 @@ def test_a_signal_between_commit_and_publishing_latches_too(path, monkeypatch):
 
     monkeypatch.setattr(store, "_commit", commit_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
-        store.store_logs(entries(1, 3))
+        store.store_logs(entries(1, 3, size=30_000))
     monkeypatch.undo()
 
     with pytest.raises(StorageError, match="failed earlier"):
@@ -786,6 +787,8 @@ def test_configurations_written_by_a_failed_change_are_not_remembered(path, monk
 def test_entries_of_one_block_can_be_cut_at_any_place(path):
     store = LMDBStore(path, sync=False)
     store.store_logs(entries(1, 20))  # one block
+    store.close()
+    store = LMDBStore(path, sync=False)
     assert store._env.begin().stat(store._logs)["entries"] == 1
 
     store.store_logs(entries(5, 6, term=2))
@@ -809,3 +812,397 @@ def test_the_figures_say_how_full_it_is(path):
     assert figures["entries"] == 100
     assert 200_000 < figures["live_bytes"] <= figures["used_bytes"] < 300_000
     store.close()
+
+
+# The journal
+
+
+def left_by_a_kill(path, to):
+    """The files of a store that is open, as a killed process leaves them."""
+    shutil.copytree(path, to)
+    return to
+
+
+def test_small_batches_at_the_end_go_to_the_journal_and_are_there_after_a_kill(path, tmp_path):
+    store = LMDBStore(path)
+    store.store_logs([Log(1, 1, LogType.CONFIGURATION, b"c"), *entries(2, 10)])
+    store.stage_commit_index(7)
+    store.replace_suffix(entries(11, 15))  # what a follower appends with
+    assert store.stats()["journal_bytes"] == 2 * 4096
+    assert store._env.begin().stat(store._logs)["entries"] == 0
+
+    other = LMDBStore(left_by_a_kill(path, tmp_path / "killed"))
+    assert (other.first_index(), other.last_index(), other.get_commit_index()) == (1, 15, 7)
+    assert other.configuration_indexes() == (1,)
+    assert other.get_logs(2, 15, 1 << 20) == entries(2, 15)
+    other.store_logs(entries(16, 16))
+    again = LMDBStore(left_by_a_kill(tmp_path / "killed", tmp_path / "killed again"))
+    assert again.get_logs(2, 16, 1 << 20) == entries(2, 16)
+    again.close()
+    other.close()
+    store.close()
+
+
+def test_a_full_journal_is_taken_over_with_the_batch_that_found_no_room(path, tmp_path):
+    store = LMDBStore(path, sync=False)
+    index = 0
+    while store.stats()["journal_bytes"] or not index:
+        index += 1
+        store.store_logs(entries(index, index))
+    assert index == 512 * KIB // 4096
+    store.store_logs(entries(index + 1, index + 1))
+    assert store.stats()["journal_bytes"] == 4096
+
+    other = LMDBStore(left_by_a_kill(path, tmp_path / "killed"))
+    assert other.get_logs(1, index + 1, 1 << 20) == entries(1, index + 1)
+    other.close()
+    store.close()
+
+
+def test_a_store_that_was_closed_well_is_all_in_the_database(path):
+    store = LMDBStore(path)
+    store.store_logs([*entries(1, 2), Log(3, 1, LogType.CONFIGURATION)])
+    store.stage_commit_index(2)
+    store.store_logs(entries(4, 4))
+    store.close()
+    assert b"entry 2 " not in (path / "pyraft.journal").read_bytes()
+    assert b"entry 2 " in (path / "data.mdb").read_bytes()
+
+    store = LMDBStore(path)
+    assert (store.last_index(), store.get_commit_index(), store.configuration_indexes()) == (4, 2, (3,))
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda store: store.delete_range(1, 30),
+        lambda store: store.delete_range(1, 20),
+        lambda store: store.delete_range(15, 25),
+        lambda store: store.delete_range(25, 27),
+        lambda store: store.replace_suffix(entries(25, 26, term=2)),
+        lambda store: store.replace_suffix(entries(5, 26, term=2)),
+        lambda store: store.store_logs(entries(22, 23, term=2)),
+        lambda store: store.store_logs(entries(5, 6, term=2)),
+        lambda store: store.store_logs(entries(19, 22, term=2)),
+        lambda store: store.store_logs(entries(40, 41)),
+    ],
+)
+def test_a_kill_after_any_change_to_a_log_with_a_tail_brings_back_what_was_there(path, tmp_path, cut):
+    store = LMDBStore(path, sync=False)
+    store.store_logs(entries(1, 20, size=4000))  # in the database
+    for index in range(21, 31):
+        store.store_logs(entries(index, index))  # in the journal
+
+    cut(store)
+
+    for expected in (store, LMDBStore(left_by_a_kill(path, tmp_path / "killed"))):
+        assert everything(expected) == everything(store)
+    expected.store_logs(entries(50, 50))
+    assert expected.get_log(50) == entries(50, 50)[0]
+    expected.close()
+    store.close()
+
+
+def everything(store):
+    held = []
+    for index in range(1, 60):
+        try:
+            held.append(store.get_log(index))
+        except LogNotFoundError:
+            continue
+    return store.first_index(), store.last_index(), store.configuration_indexes(), held
+
+
+def test_batches_with_gaps_and_a_log_that_begins_anywhere_survive_a_kill(path, tmp_path):
+    gaps = [*entries(7, 8), *entries(11, 12)]
+    store = LMDBStore(path)
+    store.store_logs(gaps)
+    other = LMDBStore(left_by_a_kill(path, tmp_path / "with gaps"))
+    assert everything(other) == everything(store) == (7, 12, (), gaps)
+    other.close()
+    store.delete_range(7, 12)
+    store.store_logs(entries(30, 31))
+    other = LMDBStore(left_by_a_kill(path, tmp_path / "anywhere"))
+    assert everything(other) == everything(store) == (30, 31, (), entries(30, 31))
+    other.close()
+    store.close()
+
+
+def test_compaction_below_the_tail_leaves_the_journal_alone(path):
+    store = LMDBStore(path, sync=False)
+    store.store_logs(entries(1, 20, size=4000))
+    store.store_logs(entries(21, 22))
+    store.delete_range(1, 20)
+    assert store.stats()["journal_bytes"] == 4096
+    assert (store.first_index(), store.last_index()) == (21, 22)
+    store.close()
+
+
+def test_a_reader_whose_log_changed_under_it_looks_again(path, monkeypatch):
+    """It has looked at the tail; then the writer replaces that, and only then the reader opens its view."""
+    store = LMDBStore(path, sync=False)
+    store.store_logs(entries(1, 20, size=4000))
+    store.store_logs(entries(21, 25))
+    read, changes = store._read, [lambda: store.replace_suffix(entries(20, 24, term=2))]
+
+    def change_and_read(work):
+        if changes:
+            changes.pop()()
+            store.store_logs(entries(25, 26, term=2))
+        return read(work)
+
+    monkeypatch.setattr(store, "_read", change_and_read)
+    logs = store.get_logs(18, 25, 1 << 20)
+    assert [(log.index, log.term) for log in logs] == [(18, 1), (19, 1)] + [(i, 2) for i in range(20, 26)]
+    monkeypatch.undo()
+    store.close()
+
+
+def test_readers_beside_a_writer_never_see_a_mixture(path):
+    """Each batch is of one term and replaces the end of the log, so terms must never fall with the index."""
+    store = LMDBStore(path, sync=False)
+    store.store_logs(entries(1, 100, term=1))
+    done, wrong = threading.Event(), []
+
+    def read():
+        while not done.is_set():
+            try:
+                logs = store.get_logs(90, store.last_index(), 1 << 20)
+            except LogNotFoundError:
+                continue
+            terms = [log.term for log in logs]
+            if terms != sorted(terms) or [log.index for log in logs] != list(range(90, 90 + len(logs))):
+                wrong.append([(log.index, log.term) for log in logs])
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for term in range(2, 120):
+        first = 95 + term % 7
+        if term % 5:
+            store.store_logs(entries(store.last_index() + 1, store.last_index() + 3, term))
+        else:
+            store.replace_suffix(entries(first, first + 4, term, size=20_000 if term % 10 else 100))
+    done.set()
+    for reader in readers:
+        reader.join()
+    store.close()
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ENOSPC, "no space"), StoreFullError),
+        (OSError(errno.EIO, "unplugged"), StorageError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+    ids=["no space", "I/O error", "signal"],
+)
+def test_a_write_to_the_journal_that_fails_latches_the_store(path, monkeypatch, error, kind):
+    store = LMDBStore(path)
+    store.store_logs(entries(1, 3))
+
+    def fail(fd, data, at):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
+        with pytest.raises(kind):
+            store.store_logs(entries(4, 6))
+    assert store.last_index() == 3
+    for write in (lambda: store.store_logs(entries(4, 4)), lambda: store.set(b"k", b"v")):
+        with pytest.raises(StorageError, match="failed earlier.*restart the server"):
+            write()
+    assert store.get_logs(1, 3, 1 << 20) == entries(1, 3)
+    store.close()
+
+    store = LMDBStore(path)
+    assert store.get_logs(1, store.last_index(), 1 << 20) == entries(1, 3)
+    store.close()
+
+
+def test_a_signal_after_the_journals_write_latches_too(path, monkeypatch):
+    store = LMDBStore(path)
+    write = store._journal._write
+
+    def write_and_interrupt(blocks, at):
+        write(blocks, at)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store._journal, "_write", write_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        store.store_logs(entries(1, 3))
+    monkeypatch.undo()
+    with pytest.raises(StorageError, match="failed earlier"):
+        store.store_logs(entries(1, 1))
+    store.close()
+    store = LMDBStore(path)
+    assert store.last_index() == 3
+    store.close()
+
+
+def test_what_the_journal_takes_the_database_will_have_room_for(path):
+    store = LMDBStore(path, map_size=64 * KIB, max_map_size=512 * KIB, sync=False)
+    index = 1
+    try:
+        while True:
+            store.store_logs(entries(index, index, size=3000))
+            index += 1
+    except StoreFullError:
+        pass
+    assert store.last_index() == index - 1
+    store.close()
+
+    store = LMDBStore(path, max_map_size=1024 * KIB, sync=False)
+    assert store.stats()["journal_bytes"] == 0
+    assert store.get_logs(1, index - 1, 1 << 30) == entries(1, index - 1, size=3000)
+    store.store_logs(entries(index, index, size=3000))
+    store.close()
+
+
+def test_a_tail_that_the_database_cannot_take_stays_in_the_journal(path, monkeypatch):
+    store = LMDBStore(path)
+    store.store_logs(entries(1, 3))
+
+    def full(txn):
+        raise lmdb_error(lmdb.DiskError, errno.ENOSPC)
+
+    monkeypatch.setattr(store, "_commit", full)
+    store.close()
+    monkeypatch.undo()
+
+    store = LMDBStore(path)
+    assert store.stats()["journal_bytes"] == 4096
+    assert store.get_logs(1, 3, 1 << 20) == entries(1, 3)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "finding"),
+    [
+        (lambda path: (path / "pyraft.journal").unlink(), "missing"),
+        (lambda path: os.truncate(path / "pyraft.journal", 8192), "8192 bytes"),
+        (lambda path: flip_a_bit(path / "pyraft.journal", b"entry 2 "), "record 0 does not match"),
+    ],
+    ids=["missing", "cut off", "flipped"],
+)
+def test_a_damaged_journal_is_refused(path, tmp_path, damage, finding):
+    store = LMDBStore(path)
+    store.store_logs(entries(1, 3))
+    killed = left_by_a_kill(path, tmp_path / "killed")
+    store.close()
+    damage(killed)
+    for _ in range(2):
+        with pytest.raises(CorruptStoreError, match=rf"pyraft\.journal is damaged: .*{finding}.*[Ww]ipe"):
+            LMDBStore(killed)
+
+
+def test_an_older_database_beside_its_journal_is_refused(path, tmp_path):
+    store = LMDBStore(path)
+    store.store_logs(entries(1, 3))
+    shutil.copy(path / "data.mdb", tmp_path / "older")
+    store.delete_range(3, 3)  # takes the tail over
+    store.store_logs(entries(3, 3, term=2))
+    killed = left_by_a_kill(path, tmp_path / "killed")
+    store.close()
+    shutil.copy(tmp_path / "older", killed / "data.mdb")
+
+    with pytest.raises(CorruptStoreError, match="ahead of the database"):
+        LMDBStore(killed)
+
+
+def test_a_journal_that_goes_on_elsewhere_is_refused(path, tmp_path):
+    store = LMDBStore(path)
+    store.store_logs(entries(1, 3))
+    killed = left_by_a_kill(path, tmp_path / "killed")
+    store.close()
+    env = lmdb.open(str(killed), max_dbs=2)
+    with env.begin(write=True) as txn:
+        key, value = records.encode_block(7, [Log(7, 1).encoded])
+        txn.put(key, value, db=env.open_db(b"logs", txn))
+    env.close()
+
+    with pytest.raises(CorruptStoreError, match="goes on with entry 1 after entry 7"):
+        LMDBStore(killed)
+
+
+def without_journal(path):
+    """Make of a closed store what a version before the journal left."""
+    (path / "pyraft.journal").unlink()
+    identity = json.loads((path / "pyraft.identity").read_text())
+    (path / "pyraft.identity").write_text(json.dumps({**identity, "format": 1}))
+    env = lmdb.open(str(path), max_dbs=2)
+    with env.begin(write=True) as txn:
+        assert txn.delete(b"pjournal", db=env.open_db(b"stable", txn))
+    env.close()
+
+
+def test_a_database_that_has_forgotten_its_journal_is_refused(filled):
+    identity = (filled / "pyraft.identity").read_bytes()
+    without_journal(filled)
+    (filled / "pyraft.identity").write_bytes(identity)
+    with pytest.raises(CorruptStoreError, match="does not know its journal"):
+        LMDBStore(filled)
+
+
+@pytest.mark.parametrize("leftover", [None, b"", b"torn"])
+def test_a_store_from_before_the_journal_is_read_and_gets_one(filled, tmp_path, leftover):
+    without_journal(filled)
+    if leftover is not None:
+        (filled / "pyraft.journal").write_bytes(leftover)
+    for _ in range(2):
+        store = LMDBStore(filled, server_id="s1")
+        assert store.get_logs(1, 500, 1 << 20) == entries(1, 500)
+        assert store.get(b"LastVoteCand") == b"candidate-s2"
+        store.close()
+    identity = json.loads((filled / "pyraft.identity").read_text())
+    assert (identity["format"], identity["server_id"]) == (2, "s1")
+
+
+@pytest.mark.parametrize("call", ["fsync", "_write_identity"])
+def test_a_crash_while_the_journal_is_added_leaves_a_store_that_opens(filled, tmp_path, call):
+    without_journal(filled)
+    program = """
+from pyraft.logstore import directory
+die_at, calls = int(sys.argv[2]), 0
+def dying(original):
+    def wrapper(*args):
+        global calls
+        calls += 1
+        if calls == die_at: os._exit(7)
+        return original(*args)
+    return wrapper
+if sys.argv[3] == "fsync": os.fsync = dying(os.fsync)
+else: directory.StoreDirectory._write_identity = dying(directory.StoreDirectory._write_identity)
+LMDBStore(sys.argv[1]).close()
+"""
+    for die_at in itertools.count(1):
+        copy = shutil.copytree(filled, tmp_path / str(die_at))
+        done = subprocess.run([sys.executable, "-c", PRELUDE + program, copy, str(die_at), call])
+        store = LMDBStore(copy)
+        assert store.get_logs(1, 500, 1 << 20) == entries(1, 500)
+        store.store_logs(entries(501, 501))
+        store.close()
+        if done.returncode == 0:
+            break
+        assert done.returncode == 7
+    assert die_at > 1
+
+
+@pytest.mark.parametrize(
+    ("record", "finding"),
+    [
+        (b"short", "cannot be read"),
+        (b"".join(records.encode_append(records.Append(1, [], [], 0))), "no entries"),
+        (
+            b"".join(records.encode_append(records.Append(1, [records.encode_block(9, [b"x"])], [], 0))),
+            "entry 9 where 1 is expected",
+        ),
+    ],
+    ids=["short", "empty", "with a gap"],
+)
+def test_a_record_that_no_append_made_is_refused(record, finding):
+    with pytest.raises(CorruptStoreError, match=finding):
+        records.decode_append(record)

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from pyraft.errors import LogNotFoundError
 from pyraft.log import Log, LogType
-from pyraft.logstore import LMDBStore, lmdb_file, records
+from pyraft.logstore import LMDBStore, journal, lmdb_file, records
 
 SIZES = st.sampled_from([0, 10, 300, 3000])
 INDEXES = st.integers(1, 60)
@@ -24,20 +24,24 @@ class StoreMachine(RuleBasedStateMachine):
     @initialize()
     def open_new(self):
         self.home = Path(tempfile.mkdtemp(prefix="pyraft-model-"))
-        self.block_bytes, records.BLOCK_BYTES = records.BLOCK_BYTES, 1000  # so that batches make several
+        self.kept = records.BLOCK_BYTES, journal.FILE_BYTES, journal.LARGEST_RECORD
+        records.BLOCK_BYTES = 1000  # so that batches make several
+        journal.FILE_BYTES, journal.LARGEST_RECORD = 8 * journal.BLOCK, 10_000  # so that it is full soon
         self.model: dict[int, Log] = {}
         self.values: dict[bytes, bytes] = {}
         self.term = 0
+        self.staged = self.committed = 0
         self.store = LMDBStore(self.home, map_size=256 * 1024, sync=False)
 
     def teardown(self):
         if hasattr(self, "store"):
-            records.BLOCK_BYTES = self.block_bytes
+            records.BLOCK_BYTES, journal.FILE_BYTES, journal.LARGEST_RECORD = self.kept
             self.store.close()
             shutil.rmtree(self.home)
 
     def entries(self, indexes, size, type=LogType.COMMAND):
         self.term += 1
+        self.committed = max(self.committed, self.staged)  # stored with what follows
         return [Log(index, self.term, type, bytes([index % 256]) * size) for index in indexes]
 
     @rule(count=st.integers(1, 40), size=SIZES, type=TYPES)
@@ -74,7 +78,24 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def reopen(self):
         self.store.close()
+        self.staged = 0
         self.store = LMDBStore(self.home, map_size=256 * 1024, sync=False)
+
+    @rule()
+    def reopen_as_after_a_kill(self):
+        """From the files as they are, which is what a killed process leaves."""
+        home = Path(tempfile.mkdtemp(prefix="pyraft-model-"))
+        shutil.copytree(self.home, home, dirs_exist_ok=True)
+        self.store.close()
+        self.staged = 0
+        shutil.rmtree(self.home)
+        self.home = home
+        self.store = LMDBStore(self.home, map_size=256 * 1024, sync=False)
+
+    @rule(index=st.integers(1, 100))
+    def stage(self, index):
+        self.staged = index
+        self.store.stage_commit_index(index)
 
     @rule(first=INDEXES, count=st.integers(1, 40), max_bytes=st.integers(0, 20000))
     def read_a_range(self, first, count, max_bytes):
@@ -96,6 +117,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         assert self.store.first_index() == min(self.model, default=0)
         assert self.store.last_index() == max(self.model, default=0)
+        assert self.store.get_commit_index() == self.committed
         assert self.store.configuration_indexes() == tuple(
             sorted(index for index, log in self.model.items() if log.type is LogType.CONFIGURATION)
         )
