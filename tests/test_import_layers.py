@@ -93,7 +93,7 @@ CONFINED = {
     ),
     "datetime": [*OUTSIDE_THE_SIMULATOR, "logstore.directory"],
     "grpc": ["transport.grpc_transport", "transport.admin", "transport.leader_health", *GENERATED],
-    "lmdb": ["logstore.lmdb_store"],
+    "lmdb": ["logstore.lmdb_store", "logstore.lmdb_file"],
     "google": ["transport.wire", *GENERATED],
     "pickle": [],
     "marshal": [],
@@ -312,7 +312,7 @@ PLANTED = {
         "runtime",
     ),
     "grpc elsewhere": ("transport/wire.py", "import grpc.aio", "only transport.grpc_transport"),
-    "lmdb elsewhere": ("opening.py", "import lmdb", "only logstore.lmdb_store"),
+    "lmdb elsewhere": ("opening.py", "import lmdb", "only logstore.lmdb_store, logstore.lmdb_file"),
     "generated code elsewhere": (
         "transport/grpc_transport.py",
         "from . import raft_transport_pb2",

@@ -91,6 +91,7 @@ class StoreDirectory:
             self._clear_what_was_never_completed()
         else:
             self._identity = self._check_identity(identity, server_id)
+            (self.path / CREATING).unlink(missing_ok=True)  # a crash may have left it
         self.has_data_file = _size(self.data_file) > 0
         if self.has_data_file:
             check_data_file(self.data_file)
@@ -103,6 +104,11 @@ class StoreDirectory:
 
     def _clear_what_was_never_completed(self) -> None:
         creating = self.path / CREATING
+        if self.journal_file.exists() and not creating.exists():
+            raise CorruptStoreError(
+                f"{self.journal_file} is there, but {IDENTITY} is missing beside it, as if the directory had "
+                f"not been copied completely. {REMEDY}."
+            )
         if creating.exists() or _size(self.data_file) == 0:
             write_durably(creating, b"")
             for name in ("data.mdb", "lock.mdb", JOURNAL):

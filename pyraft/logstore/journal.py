@@ -17,7 +17,9 @@ Numbers least significant byte first; both checksums go on from the file's ident
 
 A record is written only once the one before it is durable.  So whatever a power cut leaves of an
 unfinished one is the last thing in the file, and lacks a sector: a tag is missing.  Anything else
-that does not fit is damage to something that was acknowledged, and is refused.
+that does not fit is damage to something that was acknowledged, and is refused.  Two things cannot be
+told: damage to a tag of the very last record, and a copy of the journal of an earlier moment of its
+epoch in its place.
 
 Assumes of the disk what LMDB assumes, too: that a sector is written whole or not at all.
 """
@@ -61,6 +63,7 @@ class _Found(NamedTuple):
     """What a file holds of an epoch."""
 
     records: list[bytes]
+    last: int  # where the last one begins
     end: int  # where the next one goes
     torn: int  # bytes from there on that an unfinished one has touched
 
@@ -108,6 +111,10 @@ class Journal:
             self._number, self.used = len(found.records), found.end - BLOCK
             if found.torn:  # or its leftovers could complete another one that is torn in its turn
                 self._write(bytes(found.torn), found.end)
+            if sync and found.records:
+                # The one before was killed in writing it, or its flush failed: it may be there and not
+                # durable.  A flush that failed once succeeds the next time without having written.
+                self._write(content[found.last : found.end], found.last)
         except BaseException:
             self.close()
             raise
@@ -199,13 +206,13 @@ def _read(content: bytes, identity: int, epoch: int) -> _Found:
     """
     tags = [tag for (tag,) in _TAGS.iter_unpack(content)]
     records: list[bytes] = []
-    at = BLOCK
+    last = at = BLOCK
     while at < len(content):
         record = _read_record(content, at, identity, tags, _number(epoch, len(records)))
         if record is None:
             break
         records.append(record)
-        at += _size_on_disk(len(record))
+        last, at = at, at + _size_on_disk(len(record))
     expected = _number(epoch, len(records))
     if max(tags[at // SECTOR :], default=0) > expected:
         if max(tags) >> _NUMBER_BITS > epoch:
@@ -215,7 +222,7 @@ def _read(content: bytes, identity: int, epoch: int) -> _Found:
         raise JournalDamage(f"record {len(records)} is damaged, and later ones are there")
     touched = [sector for sector in range(at // SECTOR, len(tags)) if tags[sector] == expected]
     torn = -(-(touched[-1] + 1) * SECTOR // BLOCK) * BLOCK - at if touched else 0
-    return _Found(records, at, torn)
+    return _Found(records, last, at, torn)
 
 
 def _read_record(content: bytes, at: int, identity: int, tags: list[int], tag: int) -> bytes | None:

@@ -205,6 +205,8 @@ class LMDBStore(LogStore, StableStore):
                 self._check_usable()
                 raise LogNotFoundError(first)
             logs = self._read(partial(self._scan, content, first, last, max_bytes))
+            if logs is None and self._unwritable is not None and content is self._content:
+                raise StorageError(self._unwritable)  # what the writer was about to publish never comes
         return logs
 
     def configuration_indexes(self) -> tuple[int, ...]:
@@ -240,7 +242,7 @@ class LMDBStore(LogStore, StableStore):
 
         Raises:
             ConfigError: their indexes do not ascend from 1.
-            StoreFullError: nothing of them is stored.
+            StoreFullError: nothing of them is stored, or as StorageError where it was the disk that is full.
             StorageError: they may or may not be stored; the store takes no more writes.
         """
         batch = encode_batch(logs)
@@ -360,17 +362,19 @@ class LMDBStore(LogStore, StableStore):
                     raise CorruptStoreError("it does not know its journal")
                 record = self._make_journal()
             identity, epoch = unpack_indexes(read_stable(_JOURNAL, record))
-            if not directory.is_complete:
+            if sync or not directory.is_complete:
+                # What a process that was killed in a commit has written may be there and not yet durable.
                 self._env.sync(True)
+            if not directory.is_complete:
                 directory.complete()
             self._journal = Journal(directory.journal_file, identity, epoch, sync)
             try:
                 self._content = _with_tail(stored._replace(epoch=epoch), self._journal.records)
+                self._journal.records.clear()
+                self._look_at_size()
             except BaseException:
                 self._journal.close()
                 raise
-            self._journal.records.clear()
-            self._look_at_size()
         except BaseException:
             self._env.close()
             raise
@@ -380,9 +384,13 @@ class LMDBStore(LogStore, StableStore):
         identity = int.from_bytes(os.urandom(8), "big")
         create(self._directory.journal_file, identity)
         record = stable_record(_JOURNAL, pack_indexes((identity, 1)))
-        with self._env.begin(write=True) as txn:
-            txn.put(_JOURNAL, record, db=self._stable)
-        return record
+        while True:
+            try:
+                with self._env.begin(write=True) as txn:
+                    txn.put(_JOURNAL, record, db=self._stable)
+                return record
+            except lmdb.MapFullError as error:
+                self._grow(error)
 
     @contextmanager
     def _open_errors(self, map_size: int) -> Iterator[None]:
@@ -540,10 +548,10 @@ class LMDBStore(LogStore, StableStore):
                 self._journal.append(pieces, size)
                 self._content = content.with_appended(append)
             except OSError as error:
-                self._latch(error)
-                raise self._write_error(error) from error
+                self._latch(error, self._directory.journal_file)
+                raise self._write_error(error, self._directory.journal_file) from error
             except BaseException as error:  # a signal: the entries may be there or not
-                self._latch(error)
+                self._latch(error, self._directory.journal_file)
                 raise
         return True
 
@@ -662,8 +670,7 @@ class LMDBStore(LogStore, StableStore):
     def _cut(self, txn: Transaction, content: _Content, runs: Sequence[tuple[int, int]]) -> _Content:
         """Drop the entries of all ``runs``; return what the log holds then.
 
-        At most once in a transaction: see check_data_file() on freeing pages just written.  So where
-        the tail is cut, too, what is left of it goes into the database from memory.
+        Where the tail is cut, too, what is left of it goes into the database from memory.
 
         Args:
             runs: first and last index of each, both included; ascending.
@@ -683,7 +690,9 @@ class LMDBStore(LogStore, StableStore):
                     break
                 kept.extend(_left_of(block, runs))
                 cursor.delete()  # and go on to the next
-            if last >= content.tail_from:
+            # Up to the tail, but not all before it: the journal alone could not tell that from a loss.
+            reaches_tail = last == content.tail_from - 1 and first > content.first
+            if last >= content.tail_from or reaches_tail:
                 for item in content.tail:
                     kept.extend(_left_of(read_block(*item), runs))
                 content = content.without_tail()
@@ -696,18 +705,19 @@ class LMDBStore(LogStore, StableStore):
             return content._replace(first=first or content.tail_from, configurations=configurations)
         return content._replace(first=first, last=last, configurations=configurations).without_tail()
 
-    def _latch(self, error: BaseException) -> None:
+    def _latch(self, error: BaseException, file: Path | None = None) -> None:
         self._unwritable = (
-            f"a write to {self._directory.data_file} failed earlier ({error}) and what the disk holds "
+            f"a write to {file or self._directory.data_file} failed earlier ({error}) and what the disk holds "
             f"is open: restart the server to open the store again"
         )
 
-    def _write_error(self, error: lmdb.Error | OSError) -> StorageError:
+    def _write_error(self, error: lmdb.Error | OSError, file: Path | None = None) -> StorageError:
+        file = file or self._directory.data_file
         if isinstance(error, _CORRUPT):
             return self._corrupt(str(error))
         if _is_disk_full(error, self._path):
-            return StoreFullError(f"no room on the disk for {self._directory.data_file}: {error}")
-        return StorageError(f"cannot write to {self._directory.data_file}: {error}")
+            return StoreFullError(f"no room on the disk for {file}: {error}")
+        return StorageError(f"cannot write to {file}: {error}")
 
     # Room and life
 

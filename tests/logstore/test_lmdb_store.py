@@ -20,7 +20,7 @@ import pytest
 
 from pyraft.errors import ConfigError, CorruptStoreError, LogNotFoundError, StorageError, StoreFullError
 from pyraft.log import Log, LogType
-from pyraft.logstore import LMDBStore, lmdb_file, records
+from pyraft.logstore import LMDBStore, journal, lmdb_file, records
 
 KIB = 1024
 
@@ -206,6 +206,35 @@ def test_the_newer_meta_page_decides_how_long_the_file_must_be(path, small_commi
 
     with pytest.raises(CorruptStoreError, match="truncated"):
         lmdb_file.check_data_file(path / "data.mdb")
+
+
+def test_a_file_that_lacks_nothing_but_free_pages_is_healthy(path, monkeypatch):
+    """LMDB does not write a page that the transaction which took it from the file's end has freed."""
+    monkeypatch.setattr(journal, "LARGEST_RECORD", 0)  # each entry is a commit
+    store = LMDBStore(path, sync=False)
+    steps = [39, -20, 42, 9, 31, -36, 38, 60, -116, 49, -128, 36, -27, -15]  # append, or replace from there
+    for term, step in enumerate(steps, 1):
+        last = store.last_index()
+        for index in range(last + 1, last + step + 1):
+            store.store_logs([Log(index, 1, data=b"x" * 100)])
+        if step < 0:
+            store.replace_suffix([Log(-step, term, data=b"x" * 100)])
+    figures = store.stats()
+    store.close()
+    file = path / "data.mdb"
+    assert file.stat().st_size < figures["used_bytes"]
+
+    cut = file.stat().st_size // 2
+    torn = shutil.copytree(path, path.with_name("torn"))
+    os.truncate(torn / "data.mdb", cut)
+    with pytest.raises(CorruptStoreError, match="truncated"):
+        LMDBStore(torn)
+    assert (torn / "data.mdb").stat().st_size == cut
+
+    store = LMDBStore(path)
+    assert store.last_index() == 15
+    assert file.stat().st_size >= figures["used_bytes"]
+    store.close()
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 4096, 5000])
@@ -880,6 +909,8 @@ def test_a_store_that_was_closed_well_is_all_in_the_database(path):
         lambda store: store.delete_range(1, 20),
         lambda store: store.delete_range(15, 25),
         lambda store: store.delete_range(25, 27),
+        lambda store: store.delete_range(15, 20),
+        lambda store: store.delete_range(2, 3),
         lambda store: store.replace_suffix(entries(25, 26, term=2)),
         lambda store: store.replace_suffix(entries(5, 26, term=2)),
         lambda store: store.store_logs(entries(22, 23, term=2)),
@@ -959,6 +990,25 @@ def test_a_reader_whose_log_changed_under_it_looks_again(path, monkeypatch):
     store.close()
 
 
+def test_a_reader_is_told_when_what_the_disk_holds_is_open(path, monkeypatch):
+    """The commit took the tail over, and nobody will say so: to look again would never end."""
+    store = LMDBStore(path)
+    store.store_logs(entries(1, 5))
+
+    def commit_and_interrupt(txn):
+        txn.commit()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "_commit", commit_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        store.delete_range(5, 5)
+    monkeypatch.undo()
+
+    with pytest.raises(StorageError, match="failed earlier.*restart the server"):
+        store.get_logs(1, 5, 1 << 20)
+    store.close()
+
+
 def test_readers_beside_a_writer_never_see_a_mixture(path):
     """Each batch is of one term and replaces the end of the log, so terms must never fall with the index."""
     store = LMDBStore(path, sync=False)
@@ -1009,8 +1059,9 @@ def test_a_write_to_the_journal_that_fails_latches_the_store(path, monkeypatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", fail)
-        with pytest.raises(kind):
+        with pytest.raises(kind) as raised:
             store.store_logs(entries(4, 6))
+    assert kind is KeyboardInterrupt or "pyraft.journal" in str(raised.value)
     assert store.last_index() == 3
     for write in (lambda: store.store_logs(entries(4, 4)), lambda: store.set(b"k", b"v")):
         with pytest.raises(StorageError, match="failed earlier.*restart the server"):
@@ -1159,6 +1210,70 @@ def test_a_store_from_before_the_journal_is_read_and_gets_one(filled, tmp_path, 
         store.close()
     identity = json.loads((filled / "pyraft.identity").read_text())
     assert (identity["format"], identity["server_id"]) == (2, "s1")
+
+
+def test_a_store_from_before_that_fills_its_map_gets_its_journal_nonetheless(path):
+    for count in range(1, 30):
+        store = LMDBStore(path / str(count), map_size=64 * KIB, sync=False)
+        for index in range(1, count):
+            store.store_logs(entries(index, index, size=1000))
+        store.close()
+        without_journal(path / str(count))
+
+        store = LMDBStore(path / str(count), map_size=64 * KIB, sync=False)
+        assert store.last_index() == count - 1
+        store.close()
+
+
+def test_what_the_process_before_has_written_is_durable_before_it_is_believed(path, monkeypatch):
+    store = LMDBStore(path)
+    store.store_logs(entries(1, 3))
+    store.store_logs(entries(4, 6))
+    store._journal.close()
+    store._env.close()
+    store._directory.release()
+    steps = []
+
+    class Environment:
+        def __init__(self, *args, **options):
+            self._environment = lmdb.Environment(*args, **options)
+
+        def sync(self, force):
+            steps.append(f"data.mdb synced {force}")
+            self._environment.sync(force)
+
+        def __getattr__(self, name):
+            return getattr(self._environment, name)
+
+    def pwrite(fd, data, at, original=os.pwrite):
+        if "journal" in os.readlink(f"/proc/self/fd/{fd}"):
+            assert data == (path / "pyraft.journal").read_bytes()[at : at + len(data)]
+            steps.append(f"journal written again at {at}")
+        return original(fd, data, at)
+
+    monkeypatch.setattr(lmdb, "open", Environment)
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    store = LMDBStore(path)
+    assert steps == ["data.mdb synced True", "journal written again at 8192"]
+    assert store.last_index() == 6
+    monkeypatch.undo()
+    store.close()
+
+
+def test_a_journal_alone_is_never_an_empty_store(filled):
+    (filled / "data.mdb").unlink()
+    (filled / "pyraft.identity").unlink()
+    for _ in range(2):
+        with pytest.raises(
+            CorruptStoreError, match=r"pyraft\.journal is there, but pyraft\.identity is missing"
+        ):
+            LMDBStore(filled)
+
+
+def test_a_marker_that_a_crash_left_is_taken_away(filled):
+    (filled / "pyraft.creating").touch()
+    LMDBStore(filled).close()
+    assert not (filled / "pyraft.creating").exists()
 
 
 @pytest.mark.parametrize("call", ["fsync", "_write_identity"])
