@@ -302,6 +302,8 @@ class Judge:
                 self._elected(server, seen, ballot.term)
             elif role is RaftState.SHUTDOWN:
                 self.timekeeper.gave_up(server)
+                # Now: another server that stands there, too, may be elected later on, and then all get it.
+                seen.gave_up_stranded = self.restores.is_stranded(seen.disk, self.committed)
         if commit != seen.commit:
             self._commits(server, seen, raft, commit)
 
@@ -761,7 +763,7 @@ class Judge:
         if failure is None:
             return
         seen = self.seen(server.id)
-        is_stranded = self.restores.is_stranded(seen.disk, self.committed)
+        is_stranded = seen.gave_up_stranded or self.restores.is_stranded(seen.disk, self.committed)
         self.scout.stopped_by_itself(failure, is_stranded)
         if isinstance(failure, FSMFailedError):
             return

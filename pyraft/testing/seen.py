@@ -28,6 +28,7 @@ class Seen:
             them.
         results: what its FSM answered, by index.
         stored_unacked: entries are durable that it has not acknowledged yet.
+        gave_up_stranded: it stopped by itself while it stood on a snapshot that the others had not got.
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,7 @@ class Seen:
         self.applied = 0
         self.results: dict[int, Any] = {}
         self.stored_unacked = False
+        self.gave_up_stranded = False
         self.wrote_for = 0.0  # seconds that its latest write as a leader took
 
     def holds(self, index: int, term: int) -> bool:

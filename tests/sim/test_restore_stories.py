@@ -14,6 +14,7 @@ from pyraft.configuration import Configuration
 from pyraft.errors import CorruptStoreError, LeadershipLostError, ReadTimeoutError
 from pyraft.snapshots import SnapshotMeta
 from pyraft.testing import SimCluster
+from pyraft.testing.adversaries import TwoLogs
 from pyraft.testing.faults import DamagedSnapshot, LostDisk
 from pyraft.testing.restore_faults import Restores, restore
 from pyraft.testing.sim_kv import encode_command
@@ -144,6 +145,40 @@ def test_no_operator_loses_a_second_server_while_one_stands_on_a_lost_restore(st
     cluster.run_until(lambda: not cluster.judge.is_lost(old))
     restore(cluster, cluster.leader(), OUTSIDE)
     assert len(cluster.restores) == 2
+    cluster.check()
+
+
+def test_who_gave_up_rightly_is_not_blamed_when_the_snapshot_is_committed_after_all(start, monkeypatch):
+    """Of two servers that stand on it, one met the others' leader, and the other was elected later."""
+    cluster = start(servers=3, seed=8)
+    put(cluster, "y", "1")
+    old = cluster.leader()
+    strand(cluster, old)
+    cluster.heal()
+    cluster.run_until(lambda: not old.is_serving)
+
+    monkeypatch.setattr(cluster.judge.restores, "is_stranded", lambda *args: False)
+    cluster.revive(old)
+    cluster.check()
+    assert cluster.judge.coverage["stopped by a snapshot from outside"] == 1
+
+
+def test_no_majority_is_made_to_take_what_figure_8_takes_back_while_that_is_a_snapshot(start):
+    cluster = start(servers=5, seed=9)
+    cluster.client(rate=50, keys=3)
+    cluster.run(1)
+    strand(cluster, cluster.leader())
+    lives = [server.incarnation for server in cluster.servers.values()]
+    fault = TwoLogs()
+    fault.begin(cluster, random.Random(1))
+    for number in range(5):
+        fault.strike(cluster, random.Random(number))
+        cluster.run(2.0)
+        fault.relent(cluster, random.Random(number))
+        cluster.partition([one for one in cluster.servers.values() if cluster.judge.is_lost(one)])
+
+    assert [server.incarnation for server in cluster.servers.values()] == lives
+    cluster.heal()
     cluster.check()
 
 
