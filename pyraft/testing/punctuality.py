@@ -228,8 +228,10 @@ class Timekeeper:
             self._broken("I12", f"{server.id} stopped by itself and left {left}")
 
     def _is_held(self, server: SimServer) -> bool:
-        scheduler = self._cluster.scheduler
-        if server.disk.in_flight is not None or server.clock.held_until > self._looked_at - _TICK:
+        scheduler, lately = self._cluster.scheduler, self._looked_at - _TICK
+        if server.disk.in_flight is not None or server.disk.returns_at > lately:
+            return True  # its main thread is with the disk
+        if server.clock.held_until > lately:
             return True
         return scheduler.is_holding and any(task.holds for task in scheduler.tasks(server.group))
 

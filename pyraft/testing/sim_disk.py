@@ -106,6 +106,7 @@ class SimDisk:
         conditions: how it behaves from now on.
         slow_until: until this instant of virtual time every commit takes ``slow_by`` more.
         in_flight: the transaction whose commit is under way, or None.
+        returns_at: when the call that made the latest commit returns, in virtual time.
         sync: other than FULL it lies: what it calls durable is not.
         is_truncated: its file is shorter than it says, so no store can be opened on it.
         counts: of what happened.
@@ -121,6 +122,7 @@ class SimDisk:
         self.is_truncated = False
         self.sync = Sync.FULL
         self.in_flight: Transaction | None = None
+        self.returns_at = 0.0
         self._unsynced: list[tuple[Transaction, _Content]] = []  # each with what was there before it
         self.counts = {
             "commits": 0,
@@ -468,7 +470,9 @@ class SimStore(LogStore, StableStore):
         disk.commit(transaction)
         runtime.scheduler.note("commit", _describe(transaction))
         if disk.conditions.late_return:
-            runtime.scheduler.sleep(disk.return_takes())
+            seconds = disk.return_takes()
+            disk.returns_at = runtime.scheduler.time + seconds
+            runtime.scheduler.sleep(seconds)
         else:
             runtime.scheduler.switch()
 

@@ -271,6 +271,21 @@ def test_a_follower_that_never_stands_for_election(busy, monkeypatch):
             busy.judge.timekeeper.tick()
 
 
+def test_a_follower_whose_disk_is_long_in_returning_is_excused(busy):
+    follower = next(server for server in busy.servers.values() if server is not busy.leader())
+    follower.disk.conditions.late_return = 20.0
+    busy.apply(PUT)
+    busy.run_until(lambda: follower.disk.returns_at > busy.now + 5.0)
+    follower.disk.conditions.late_return = 0.0
+    busy.partition([follower])
+    while busy.now < follower.disk.returns_at:
+        busy.run(0.05)
+        busy.judge.timekeeper.tick()
+
+    busy.heal()
+    busy.check()
+
+
 def test_a_replicator_that_is_not_poked(busy, monkeypatch):
     monkeypatch.setattr(Replicator, "poke", lambda self: None)
     monkeypatch.setattr(Replicator, "offer", lambda self, *of_entries: False)
