@@ -8,18 +8,18 @@ could lose a record, or count one twice.
 
 Layout: blocks of 4 KiB.  The first says what file this is and never changes.  A record begins with
 a block and takes as many as it needs, so no block that holds something acknowledged is ever written
-again, torn or not.  Each sector of 512 bytes ends with a *tag*, the epoch and the record's number in
-it, and numbers count from 0 without gaps; what is left of the sectors, one behind the other, is
+anew, torn or not.  Blocks consist of sectors of 512 bytes:
 
-    length (4 bytes), CRC-32 of the bytes (4), CRC-32 of these eight (4), the bytes
+    500 bytes of content, CRC-32 (4), tag (8)
 
-Numbers least significant byte first; both checksums go on from the file's identity.
+The tag is the epoch and the record's number in it; numbers count from 0 without gaps.  The content of
+a record's sectors, one behind the other, is its length (4 bytes) and its bytes.  Numbers are least
+significant byte first; the CRC goes over content and tag, and goes on from the file's identity.
 
 A record is written only once the one before it is durable.  So whatever a power cut leaves of an
-unfinished one is the last thing in the file, and lacks a sector: a tag is missing.  Anything else
-that does not fit is damage to something that was acknowledged, and is refused.  Two things cannot be
-told: damage to a tag of the very last record, and a copy of the journal of an earlier moment of its
-epoch in its place.
+unfinished one is the last thing in the file, and lacks a sector: there is an older record's, or nothing
+but zeros.  Anything else that does not fit is damage to something that was acknowledged, and is
+refused.  What cannot be told is a journal of an earlier moment of its epoch in the place of this one.
 
 Assumes of the disk what LMDB assumes, too: that a sector is written whole or not at all.
 """
@@ -47,12 +47,13 @@ LARGEST_RECORD = 64 * 1024
 
 _MAGIC = b"pyraft journal 1"
 _TITLE = struct.Struct("<16sQQI")  # magic, identity, size of the file, CRC-32 of these
+_CRC = struct.Struct("<I")
 _TAG = struct.Struct("<Q")
-_CONTENT = SECTOR - _TAG.size  # of a sector
-_HEAD = struct.Struct("<III")
-_LENGTH_AND_CRC = struct.Struct("<II")
+_CONTENT = SECTOR - _CRC.size - _TAG.size  # bytes of a sector
+_LENGTH = struct.Struct("<I")
 _NUMBER_BITS = 16
-_TAGS = struct.Struct(f"<{_CONTENT}xQ")
+_TAGS = struct.Struct(f"<{SECTOR - _TAG.size}xQ")
+_NOTHING = bytes(SECTOR)
 
 
 class JournalDamage(CorruptStoreError):
@@ -131,11 +132,8 @@ class Journal:
         Raises:
             OSError: whether the record is there is open; nothing may be written any more.
         """
-        checksum = crc32(self.identity.to_bytes(8, "little"))
-        for piece in pieces:
-            checksum = crc32(piece, checksum)
-        head = _head(size, checksum, self.identity)
-        record = _in_sectors(b"".join((head, *pieces)), _tag(self._epoch, self._number))
+        record = b"".join((_LENGTH.pack(size), *pieces))
+        record = _in_sectors(record, self.identity, _tag(self._epoch, self._number))
         self._write(record, BLOCK + self.used)
         self.used += len(record)
         self._number += 1
@@ -204,77 +202,97 @@ def _read(content: bytes, identity: int, epoch: int) -> _Found:
     Raises:
         JournalDamage: one that was acknowledged is damaged or missing, or the epoch is not the latest.
     """
-    tags = [tag for (tag,) in _TAGS.iter_unpack(content)]
+    file = _Sectors(content, identity)
     records: list[bytes] = []
     last = at = BLOCK
     while at < len(content):
-        record = _read_record(content, at, identity, tags, _number(epoch, len(records)))
+        record = _read_record(file, at // SECTOR, _tag(epoch, len(records)))
         if record is None:
             break
         records.append(record)
         last, at = at, at + _size_on_disk(len(record))
-    expected = _number(epoch, len(records))
-    if max(tags[at // SECTOR :], default=0) > expected:
-        if max(tags) >> _NUMBER_BITS > epoch:
+    expected, next_epoch = _tag(epoch, len(records)), _tag(epoch + 1, 0)
+    behind = range(at // SECTOR, len(content) // SECTOR)
+    if any(file.is_whole(sector) for sector in behind if file.tags[sector] > expected):
+        if any(file.is_whole(sector) for sector in behind if file.tags[sector] >= next_epoch):
             raise JournalDamage(
                 "it is ahead of the database, as if a commit had been lost or an older copy put in its place"
             )
         raise JournalDamage(f"record {len(records)} is damaged, and later ones are there")
-    touched = [sector for sector in range(at // SECTOR, len(tags)) if tags[sector] == expected]
+    touched = [sector for sector in behind if file.tags[sector] == expected]
     torn = -(-(touched[-1] + 1) * SECTOR // BLOCK) * BLOCK - at if touched else 0
     return _Found(records, last, at, torn)
 
 
-def _read_record(content: bytes, at: int, identity: int, tags: list[int], tag: int) -> bytes | None:
-    """The record at ``at``; None if none was finished there.
+class _Sectors:
+    """The sectors of a file, by number.
+
+    Attributes:
+        tags: what each of them has in the place of its tag.
+    """
+
+    def __init__(self, content: bytes, identity: int) -> None:
+        self._content = content
+        self._seed = crc32(identity.to_bytes(8, "little"))
+        self.tags: list[int] = [tag for (tag,) in _TAGS.iter_unpack(content)]
+
+    def content(self, sector: int) -> bytes:
+        return self._content[sector * SECTOR : sector * SECTOR + _CONTENT]
+
+    def is_whole(self, sector: int) -> bool:
+        """Whether it is as it was written."""
+        checksum = crc32(_TAG.pack(self.tags[sector]), crc32(self.content(sector), self._seed))
+        found: int = _CRC.unpack_from(self._content, sector * SECTOR + _CONTENT)[0]
+        return found == checksum
+
+    def is_of(self, sector: int, tag: int) -> bool:
+        """Whether it is of the record of that tag, and not what was there before.
+
+        Raises:
+            JournalDamage: it is neither.
+        """
+        if self.is_whole(sector):
+            return self.tags[sector] == tag
+        if self._content.startswith(_NOTHING, sector * SECTOR):
+            return False
+        raise JournalDamage(f"sector {sector} is neither that of record {tag & 0xFFFF} nor an older one")
+
+
+def _read_record(file: _Sectors, first: int, tag: int) -> bytes | None:
+    """The record that begins with the sector ``first``; None if none was finished there.
 
     Raises:
         JournalDamage: it was finished, and is damaged.
     """
-    first = at // SECTOR
-    if tags[first] != tag:
+    if not file.is_of(first, tag):
         return None
-    length, checksum, own = _HEAD.unpack_from(content, at)
-    if own != _head_checksum(length, checksum, identity) or at + _size_on_disk(length) > len(content):
-        raise JournalDamage(f"the head of record {tag & 0xFFFF} is damaged")
-    sectors = range(first, first + -(-(_HEAD.size + length) // _CONTENT))
-    if any(tags[sector] != tag for sector in sectors):
+    (length,) = _LENGTH.unpack_from(file.content(first))
+    sectors = range(first, first + -(-(_LENGTH.size + length) // _CONTENT))
+    if sectors.stop > len(file.tags):
+        raise JournalDamage(f"record {tag & 0xFFFF} is longer than the file")
+    if not all([file.is_of(sector, tag) for sector in sectors]):
         return None
-    whole = b"".join(content[sector * SECTOR : sector * SECTOR + _CONTENT] for sector in sectors)
-    record = whole[_HEAD.size : _HEAD.size + length]
-    if crc32(record, crc32(identity.to_bytes(8, "little"))) != checksum:
-        raise JournalDamage(f"record {tag & 0xFFFF} does not match its checksum")
-    return record
+    return b"".join(map(file.content, sectors))[_LENGTH.size : _LENGTH.size + length]
 
 
-def _head(length: int, checksum: int, identity: int) -> bytes:
-    return _HEAD.pack(length, checksum, _head_checksum(length, checksum, identity))
-
-
-def _head_checksum(length: int, checksum: int, identity: int) -> int:
-    return crc32(_LENGTH_AND_CRC.pack(length, checksum), crc32(identity.to_bytes(8, "little")))
-
-
-def _number(epoch: int, number: int) -> int:
+def _tag(epoch: int, number: int) -> int:
     return epoch << _NUMBER_BITS | number
 
 
-def _tag(epoch: int, number: int) -> bytes:
-    return _TAG.pack(_number(epoch, number))
-
-
-def _in_sectors(record: bytes, tag: bytes) -> bytes:
-    """``record`` as it is written: a tag behind each piece, and whole blocks."""
+def _in_sectors(record: bytes, identity: int, tag: int) -> bytes:
+    """``record`` as it is written: in sectors, and in whole blocks."""
+    seed, end = crc32(identity.to_bytes(8, "little")), _TAG.pack(tag)
+    record = record.ljust(-(-len(record) // _CONTENT) * _CONTENT, b"\0")
     pieces: list[bytes] = []
     for at in range(0, len(record), _CONTENT):
-        pieces += (record[at : at + _CONTENT], tag)
-    pieces[-2] = pieces[-2].ljust(_CONTENT, b"\0")
-    size = len(pieces) // 2 * SECTOR
+        content = record[at : at + _CONTENT]
+        pieces += (content, _CRC.pack(crc32(end, crc32(content, seed))), end)
+    size = len(pieces) // 3 * SECTOR
     pieces.append(bytes(-size % BLOCK))
     return b"".join(pieces)
 
 
 def _size_on_disk(size: int) -> int:
     """Bytes that a record of ``size`` bytes takes in the file."""
-    sectors = -(-(_HEAD.size + size) // _CONTENT)
+    sectors = -(-(_LENGTH.size + size) // _CONTENT)
     return -(-sectors * SECTOR // BLOCK) * BLOCK

@@ -21,7 +21,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from pyraft.errors import LogNotFoundError, StorageError
+from pyraft.errors import ConfigError, LogNotFoundError, StorageError
 from pyraft.log import Log
 from pyraft.logstore.lmdb_store import LMDBStore
 from pyraft.snapshots import FileSnapshotStore, SnapshotMeta
@@ -31,8 +31,8 @@ PAGE = 4096
 TRIES = 120
 
 
-def write(home: Path) -> None:
-    """A log with some history, a ballot, and two snapshots."""
+def write(home: Path) -> LMDBStore:
+    """A log with some history, a ballot, and two snapshots; copied while the store is open, as of a killed server."""
     rng = random.Random(1)
     store = LMDBStore(home, map_size=4 << 20, server_id="n1")
     for first in range(1, 800, 20):
@@ -44,11 +44,13 @@ def write(home: Path) -> None:
     store.delete_range(1, 333)
     store.replace_suffix([Log(790, 3, data=b"another")])
     store.set(b"Ballot", b"the last")
-    store.close()
+    for first in range(791, 830, 4):  # these are in the journal only
+        store.store_logs([Log(i, 3, data=rng.randbytes(i % 700)) for i in range(first, first + 4)])
     snapshots = FileSnapshotStore(home)
     for index in (300, 500):
         with begin(snapshots, index) as sink:
             sink.write(rng.randbytes(9000))
+    return store
 
 
 def read(home: Path) -> list[object]:
@@ -83,11 +85,13 @@ def damage(home: Path, rng: random.Random) -> str:
         path for path in home.rglob("*") if path.is_file() and path.suffix not in (".lock", ".log")
     )
     data = home / "data.mdb"
-    path = rng.choice([*files, data, data, data, data])
+    path = rng.choice([*files, data, data, data, home / "pyraft.journal"])
     size = path.stat().st_size
     where = rng.randrange(size)
     if path == data and rng.random() < 0.4:  # the heads of pages, where they say what they are
         where = rng.randrange(size // PAGE) * PAGE + rng.randrange(64)
+    elif path != data and path.name == "pyraft.journal":  # its beginning, where there is something
+        where = rng.randrange(12 * PAGE)
     how = rng.choice(["bit", "bit", "bit", "byte", "zeros", "page", "truncate"])
     with path.open("r+b") as file:
         if how == "truncate":
@@ -110,7 +114,11 @@ def judge(home: Path, expected: list[object]) -> str:
     """What became of a damaged copy: "served", "refused", or what must not be."""
     try:
         found = read(home)
-    except (StorageError, LogNotFoundError):  # an entry that is committed and not there stops the server
+    except (
+        StorageError,
+        ConfigError,
+        LogNotFoundError,
+    ):  # an entry that is committed and not there stops the server
         return "refused"
     # A snapshot may be left out, the log says so; what is given out is what was written.
     is_right = found[:5] == expected[:5] and all(snapshot in expected[5:] for snapshot in found[5:])
@@ -141,13 +149,16 @@ def in_a_process(home: Path, expected: list[object]) -> str:
 def main(directory: str, first: str, last: str) -> None:
     logging.disable()
     healthy, copy = Path(directory) / "healthy", Path(directory) / "copy"
-    write(healthy)
+    store = write(healthy)
     shutil.copytree(healthy, copy)
+    shutil.copytree(healthy, killed := Path(directory) / "killed")
+    store.close()
     expected, results, bad = read(copy), Counter(), []
     for seed in range(int(first), int(last)):
+        rng = random.Random(seed)
         shutil.rmtree(copy)
-        shutil.copytree(healthy, copy)
-        what = damage(copy, random.Random(seed))
+        shutil.copytree(rng.choice([healthy, killed]), copy)
+        what = damage(copy, rng)
         result = in_a_process(copy, expected)
         results[result.split(":")[0]] += 1
         if result not in ("served", "refused"):
