@@ -295,3 +295,12 @@ def test_a_write_that_the_disk_takes_half_of_is_an_error(path, monkeypatch):
     monkeypatch.undo()
     file.close()
     file.close()
+
+
+def test_a_record_that_says_it_is_longer_than_the_file_is_damage(path):
+    blocks = journal._in_sectors((10**6).to_bytes(4, "little") + b"x", IDENTITY, journal._tag(1, 0))
+    with path.open("r+b") as file:
+        file.seek(BLOCK)
+        file.write(blocks)
+    with pytest.raises(JournalDamage, match="record 0 is longer than the file"):
+        opened(path)
