@@ -143,7 +143,7 @@ def everything() -> list[Group]:
         *scaling([*OURS, *GO], (1, 3, 5, 7), 3),
         Group("sizes", [*OURS, *GO], 3, sizes(), seconds=3, warm_up=1),
         failover(20),
-        Group("length", some, 3, kind="length", seconds=4, options={"lengths": lengths}),
+        Group("length", some, 3, kind="length", seconds=4, config=no_snapshots, options={"lengths": lengths}),
         Group("restart", some, 3, kind="restart", config=no_snapshots, options={"lengths": lengths[:3]}),
         Group("restart-10m", some, 1, kind="restart", config=no_snapshots, options={"lengths": lengths[3:]}),
         Group("catch-up", some, 3, kind="catch_up", config=no_snapshots, options={"count": 10**6}),
