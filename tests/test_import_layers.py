@@ -78,6 +78,7 @@ LATE = {("raft", "opening"): "Raft.open: the stores and transports are imported 
 OUTSIDE_THE_SIMULATOR = [
     "runtime",
     "logstore.lmdb_store",
+    "logstore.gate",
     "transport.admin",
     "transport.grpc_transport",
     "transport.tcp_transport",

@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import lmdb
 
@@ -42,7 +42,9 @@ from ..errors import (
 from ..log import Log
 from ..runtime import ForkGuard
 from .base import LogStore, StableStore
+from .content import Content, left_of, tail_blocks, with_tail
 from .directory import IDENTITY, StoreDirectory
+from .gate import Gate
 from .journal import Journal, JournalDamage, create
 from .lmdb_file import REMEDY
 from .records import (
@@ -50,10 +52,8 @@ from .records import (
     Append,
     Batch,
     Block,
-    decode_append,
     encode_append,
     encode_batch,
-    encode_block,
     log_key,
     pack_indexes,
     read_block,
@@ -92,46 +92,7 @@ Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 T = TypeVar("T")
 
 
-class _Content(NamedTuple):
-    """What the log holds, as of the last write.  Replaced as a whole, after the write returned.
-
-    Attributes:
-        tail: blocks at its end that the journal has and the database has not.
-        tail_from: index of the tail's first entry; behind the last one if it is empty.
-        epoch: of the journal.  While there is a tail, the end of the log in the database is of this
-            epoch exactly: the transaction that changes it stores the next one.
-    """
-
-    first: int
-    last: int
-    configurations: tuple[int, ...]
-    committed: int
-    tail: tuple[tuple[bytes, bytes], ...]
-    tail_from: int
-    epoch: int
-
-    def is_followed_by(self, batch: Batch) -> bool:
-        """Whether ``batch`` has no gaps and goes on where the log ends."""
-        return len(batch.runs) == 1 and (not self.last or batch.runs[0][0] == self.last + 1)
-
-    def with_appended(self, append: Append) -> _Content:
-        """What the log holds once ``append`` is the end of its tail."""
-        return _Content(
-            self.first or append.first,
-            append.last,
-            (*self.configurations, *append.configurations),
-            append.committed,
-            (*self.tail, *append.items),
-            self.tail_from if self.tail else append.first,
-            self.epoch,
-        )
-
-    def without_tail(self) -> _Content:
-        """The same, all of it in the database."""
-        return self._replace(tail=(), tail_from=self.last + 1)
-
-
-Change: TypeAlias = Callable[[Transaction], _Content]
+Change: TypeAlias = Callable[[Transaction], Content]
 
 
 class LMDBStore(LogStore, StableStore):
@@ -171,7 +132,7 @@ class LMDBStore(LogStore, StableStore):
         self._path = Path(path)
         self._fork_guard = ForkGuard()
         self._writing = threading.Lock()
-        self._gate = _Gate()
+        self._gate = Gate()
         self._end_of_file = 0  # bytes of the data file in use or free, if there is a limit
         self._staged = 0  # commit index to store with the next entries; writer's thread only
         self._unwritable: str | None = None  # why no write is taken any more
@@ -249,7 +210,7 @@ class LMDBStore(LogStore, StableStore):
         if not batch.items or self._append_to_journal(batch):
             return
 
-        def change(txn: Transaction) -> _Content:
+        def change(txn: Transaction) -> Content:
             content = self._content
             if batch.runs[0][0] <= content.last:
                 content = self._cut(txn, content, batch.runs)
@@ -267,7 +228,7 @@ class LMDBStore(LogStore, StableStore):
         if not batch.items or self._append_to_journal(batch):
             return
 
-        def change(txn: Transaction) -> _Content:
+        def change(txn: Transaction) -> Content:
             content = self._cut(txn, self._content, [(batch.runs[0][0], LARGEST_INDEX)])
             return self._put(txn, content, batch)
 
@@ -295,7 +256,7 @@ class LMDBStore(LogStore, StableStore):
         stable_key = _stable_key(key)
         record = stable_record(stable_key, value)
 
-        def change(txn: Transaction) -> _Content:
+        def change(txn: Transaction) -> Content:
             txn.put(stable_key, record, db=self._stable)
             return self._content
 
@@ -369,7 +330,7 @@ class LMDBStore(LogStore, StableStore):
                 directory.complete()
             self._journal = Journal(directory.journal_file, identity, epoch, sync)
             try:
-                self._content = _with_tail(stored._replace(epoch=epoch), self._journal.records)
+                self._content = with_tail(stored._replace(epoch=epoch), self._journal.records)
                 self._journal.records.clear()
                 self._look_at_size()
             except BaseException:
@@ -437,7 +398,7 @@ class LMDBStore(LogStore, StableStore):
             self._gate.leave()
 
     def _scan(
-        self, content: _Content, first: int, last: int, max_bytes: int, txn: Transaction
+        self, content: Content, first: int, last: int, max_bytes: int, txn: Transaction
     ) -> list[Log] | None:
         """The entries; None if the log's end has changed since ``content`` was looked at."""
         logs: list[Log] = []
@@ -446,7 +407,7 @@ class LMDBStore(LogStore, StableStore):
         if content.tail and last >= content.tail_from:
             if self._read_epoch(txn) != content.epoch:
                 return None
-            tail = _tail_blocks(content, first)
+            tail = tail_blocks(content, first)
         for block in chain(self._blocks(txn, first), tail):
             index = first + len(logs)
             if block.first > index:
@@ -487,10 +448,10 @@ class LMDBStore(LogStore, StableStore):
         if count != expected:
             raise CorruptStoreError(f"there are {count} stable values where {expected} were stored")
 
-    def _read_content(self, txn: Transaction) -> _Content:
+    def _read_content(self, txn: Transaction) -> Content:
         """What the database holds.  The epoch is another's to find out."""
         first, last = self._read_ends(txn)
-        return _Content(
+        return Content(
             first, last, self._read_configurations(txn), self._read_committed(txn), (), last + 1, 0
         )
 
@@ -640,7 +601,7 @@ class LMDBStore(LogStore, StableStore):
             with self._gate.alone(), suppress(lmdb.Error):  # what failed to commit has ended already
                 txn.abort()
 
-    def _put(self, txn: Transaction, content: _Content, batch: Batch) -> _Content:
+    def _put(self, txn: Transaction, content: Content, batch: Batch) -> Content:
         """Store ``batch`` where no entries are, and the tail; return what the log holds then."""
         first, last = batch.runs[0][0], batch.runs[-1][1]
         append = first > content.last
@@ -657,7 +618,7 @@ class LMDBStore(LogStore, StableStore):
             committed=max(content.committed, self._staged),
         ).without_tail()
 
-    def _put_tail(self, txn: Transaction, content: _Content) -> _Content:
+    def _put_tail(self, txn: Transaction, content: Content) -> Content:
         self._put_blocks(txn, content.tail, append=True)
         return content.without_tail()
 
@@ -667,7 +628,7 @@ class LMDBStore(LogStore, StableStore):
         if not consumed == added == len(items):
             raise CorruptStoreError(f"LMDB took only {added} of {len(items)} blocks of log entries")
 
-    def _cut(self, txn: Transaction, content: _Content, runs: Sequence[tuple[int, int]]) -> _Content:
+    def _cut(self, txn: Transaction, content: Content, runs: Sequence[tuple[int, int]]) -> Content:
         """Drop the entries of all ``runs``; return what the log holds then.
 
         Where the tail is cut, too, what is left of it goes into the database from memory.
@@ -688,13 +649,13 @@ class LMDBStore(LogStore, StableStore):
                 block = read_block(key, cursor.value())
                 if block.first > last:
                     break
-                kept.extend(_left_of(block, runs))
+                kept.extend(left_of(block, runs))
                 cursor.delete()  # and go on to the next
             # Up to the tail, but not all before it: the journal alone could not tell that from a loss.
             reaches_tail = last == content.tail_from - 1 and first > content.first
             if last >= content.tail_from or reaches_tail:
                 for item in content.tail:
-                    kept.extend(_left_of(read_block(*item), runs))
+                    kept.extend(left_of(read_block(*item), runs))
                 content = content.without_tail()
             cursor.putmulti(kept)
         configurations = tuple(
@@ -757,69 +718,7 @@ class LMDBStore(LogStore, StableStore):
             raise StorageError(self._unreadable)
 
 
-class _Gate:
-    """Lets many inside at once, or one alone.  Entering costs two acquisitions of a free lock."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
-        self._inside = 0
-        self._closed = False
-
-    def enter(self) -> None:
-        """Go in, once nobody is alone inside.  Not from inside: whoever waits to be alone is first."""
-        with self._changed:
-            while self._closed:
-                self._changed.wait()
-            self._inside += 1
-
-    def leave(self) -> None:
-        with self._changed:
-            self._inside -= 1
-            if self._closed:
-                self._changed.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Wait until everybody has left, and keep them out.  One thread at a time."""
-        with self._changed:
-            self._closed = True
-            while self._inside:
-                self._changed.wait()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._closed = False
-                self._changed.notify_all()
-
-
-def _with_tail(stored: _Content, records: Sequence[bytes]) -> _Content:
-    """What a log holds whose database holds ``stored`` and whose journal holds ``records``.
-
-    Raises:
-        JournalDamage: they do not go together.
-    """
-    content = stored
-    for record in records:
-        try:
-            append = decode_append(record)
-        except CorruptStoreError as error:
-            raise JournalDamage(str(error)) from error
-        if content.last and append.first != content.last + 1:
-            raise JournalDamage(f"it goes on with entry {append.first} after entry {content.last}")
-        content = content.with_appended(append)
-    configurations = tuple(sorted(set(content.configurations)))
-    return content._replace(configurations=configurations, committed=max(stored.committed, content.committed))
-
-
-def _tail_blocks(content: _Content, first: int) -> Iterator[Block]:
-    """The blocks of the tail that end at or after ``first``, ascending."""
-    for key, value in content.tail:
-        if int.from_bytes(key, "big") >= first:
-            yield read_block(key, value)
-
-
-def _to_remember(before: _Content, content: _Content, journal: int) -> Iterator[tuple[bytes, bytes]]:
+def _to_remember(before: Content, content: Content, journal: int) -> Iterator[tuple[bytes, bytes]]:
     """The values beside the log that have changed.  What the tail brought, the database does not know yet."""
     takes_over = content.epoch != before.epoch
     if takes_over:
@@ -828,24 +727,6 @@ def _to_remember(before: _Content, content: _Content, journal: int) -> Iterator[
         yield _CONFIGURATIONS, pack_indexes(content.configurations)
     if takes_over or content.committed != before.committed:
         yield _COMMITTED, content.committed.to_bytes(8, "big")
-
-
-def _left_of(block: Block, runs: Sequence[tuple[int, int]]) -> Iterator[tuple[bytes, bytes]]:
-    """What is left of ``block`` without the ascending ``runs``, as blocks."""
-    for first, last in _outside(block.first, block.last, runs):
-        yield encode_block(last, list(block.encoded(first, last)))
-
-
-def _outside(first: int, last: int, runs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """What is left of ``first`` to ``last`` without the ascending ``runs``, as runs."""
-    for run_first, run_last in runs:
-        if run_last < first or run_first > last:
-            continue
-        if run_first > first:
-            yield first, run_first - 1
-        first = run_last + 1
-    if first <= last:
-        yield first, last
 
 
 def _is_disk_full(error: lmdb.Error | OSError, path: Path) -> bool:
