@@ -179,10 +179,10 @@ class Timekeeper:
         return silences[majority(len(silences)) - 1] if silences else 0.0
 
     def could_act_for(self, server: str, since: float) -> float:
-        """Seconds since ``since``; none if the server was held back lately."""
+        """Seconds since ``since``, or since threads were last let go; none if the server was held back lately."""
         if self._was_excused.get(server) or self._cluster.scheduler.is_holding:
             return 0.0
-        return self._cluster.scheduler.time - since
+        return self._cluster.scheduler.time - max(since, self._cluster.scheduler.held_until)
 
     def _look_at(self, server: SimServer) -> None:
         config, id = self._cluster.config, server.id

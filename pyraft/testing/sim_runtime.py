@@ -380,11 +380,15 @@ class Scheduler:
         matches = self._rules.pop(rule, None)
         if matches is None:
             return
+        self.held_until = self.time
         for task in self._tasks.values():
             if matches(task):
                 task.holds -= 1
                 if not task.holds and task.wants_to_run:
                     self._make_runnable(task)
+
+    held_until = 0.0
+    """When tasks that were kept from running were last let go, in virtual time."""
 
     @property
     def is_holding(self) -> bool:
