@@ -286,6 +286,19 @@ def test_a_follower_whose_disk_is_long_in_returning_is_excused(busy):
     busy.check()
 
 
+def test_a_wait_counts_from_when_threads_were_let_go(busy):
+    """Nobody need have looked while they were held: time jumps where nothing can run."""
+    scheduler, began = busy.scheduler, busy.now
+    scheduler.hold("callers", lambda task: task.name.startswith("user-"))
+    busy.run(1.0)
+    scheduler.unhold("callers")
+
+    assert busy.now - began >= 1.0
+    assert busy.judge.timekeeper.could_act_for("n1", began) == 0.0
+    busy.run(0.5)
+    assert 0.4 < busy.judge.timekeeper.could_act_for("n1", began) < 0.6
+
+
 def test_a_replicator_that_is_not_poked(busy, monkeypatch):
     monkeypatch.setattr(Replicator, "poke", lambda self: None)
     monkeypatch.setattr(Replicator, "offer", lambda self, *of_entries: False)
