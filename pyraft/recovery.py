@@ -22,7 +22,7 @@ from .node_log import NodeLog
 from .restoring import check_reaches, restore_newest
 from .rules.election import START_OF_LOG, Ballot, LogPosition
 from .snapshot_writing import write_snapshot
-from .snapshots.base import SnapshotStore
+from .snapshots.base import SnapshotMeta, SnapshotStore
 from .state import BALLOT_KEY, encode_ballot, load_ballot
 from .transport.base import Transport
 
@@ -79,12 +79,23 @@ def recover_cluster(
         )
     captured = Captured(state, log.last.index, log.last.term, configuration, log.last.index)
     meta = write_snapshot(snapshot_store, captured, transport)
-    if not any(kept.id == meta.id for kept in snapshot_store.list()):
-        raise StorageError("the snapshot store did not keep the snapshot, so the log stays as it was")
+    _check_newest(snapshot_store, meta)
     ballot = load_ballot(stable_store)
     if ballot.newborn is not None:  # nobody is left who could show that it has caught up
         _save(stable_store, replace(ballot, newborn=None))
     log.reset(log.last)
+
+
+def _check_newest(store: SnapshotStore, meta: SnapshotMeta) -> None:
+    """Raise StorageError unless a server would start from this snapshot: only it names the new members."""
+    kept = [other.id for other in store.list()]
+    if meta.id not in kept:
+        raise StorageError("the snapshot store did not keep the snapshot, so the log stays as it was")
+    if kept[0] != meta.id:
+        raise StorageError(
+            f"snapshot {kept[0]} comes before it in the snapshot store's list, so a server would not start from "
+            f"{meta.id}, and the log stays as it was: move the other one away, and recover again"
+        )
 
 
 def _save(stable_store: StableStore, ballot: Ballot) -> None:

@@ -55,9 +55,9 @@ class _Stored(NamedTuple):
     crc: int
 
     @property
-    def age(self) -> tuple[int, int, str]:
+    def age(self) -> tuple[int, int, int]:
         """The larger, the newer."""
-        return self.meta.term, self.meta.index, self.meta.id
+        return self.meta.term, self.meta.index, _milliseconds(self.meta.id)
 
 
 def check_retain(retain: int) -> None:
@@ -196,9 +196,13 @@ class FileSnapshotStore(SnapshotStore):
 
     def _make_folder(self, term: int, index: int) -> str:
         """Make an unfinished folder; return the id that nobody else has."""
-        milliseconds = time.time_ns() // 1_000_000
+        position = f"{term}-{index}-"
+        begun = [name.removesuffix(UNFINISHED) for name in _folders(self._home) if name.startswith(position)]
+        # A clock that was set back must not make this one seem older than one that was there before.
+        latest = max((_milliseconds(id) for id in begun if _ID.fullmatch(id)), default=-1)
+        milliseconds = max(time.time_ns() // 1_000_000, latest + 1)
         while True:
-            id = f"{term}-{index}-{milliseconds}"
+            id = f"{position}{milliseconds}"
             unfinished = _unfinished(self._home / id)
             with suppress(FileExistsError):
                 os.mkdir(unfinished, 0o700)
@@ -345,6 +349,10 @@ class _FileSink(SnapshotSink):
 
 
 # Files
+
+
+def _milliseconds(id: str) -> int:
+    return int(id.rpartition("-")[2])
 
 
 def _unfinished(folder: Path) -> Path:

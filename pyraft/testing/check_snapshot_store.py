@@ -150,6 +150,19 @@ def the_newest_comes_first(bench: _Bench) -> None:
             bench.reopen()
 
 
+def of_one_position_the_later_comes_first(bench: _Bench) -> None:
+    """Of snapshots of the same index and term, the one that was begun last is listed first.
+
+    recover_cluster writes one with other members at the position of one that may be there already;
+    if the old one came first, the server would start with the members that are lost.
+    """
+    for number in range(12):
+        sink = bench.begin(7)
+        sink.write(b"number %d" % number)
+        sink.close()
+        bench.newest_is(sink.id, b"number %d" % number, f"closing number {number} of one position")
+
+
 def every_field_comes_back(bench: _Bench) -> None:
     """index, term, configuration and its index, size and version are listed as they were given.
 
@@ -355,6 +368,7 @@ PROMISES: tuple[Callable[[_Bench], None], ...] = (
     a_closed_snapshot_takes_no_more,
     a_writer_that_dies_costs_nothing,
     every_snapshot_has_a_name_of_its_own,
+    of_one_position_the_later_comes_first,
     large_states_come_back,
     readers_do_not_disturb_each_other,
     a_reader_outlives_its_snapshot,

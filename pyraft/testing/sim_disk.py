@@ -57,6 +57,12 @@ class StoredSnapshot:
     data: bytes
     is_damaged: bool = False
 
+    @property
+    def age(self) -> tuple[int, int, int]:
+        """The larger, the newer."""
+        number = int(self.meta.id.rpartition("-")[2])  # as a number: 10 is newer than 9
+        return self.meta.term, self.meta.index, number
+
 
 class DiskWatcher(Protocol):
     """Sees every change at the moment when it becomes durable."""
@@ -222,8 +228,7 @@ class SimDisk:
 
     def keep_snapshot(self, stored: StoredSnapshot, retain: int = 2) -> None:
         """Make ``stored`` durable, now; the oldest ones go."""
-        newest_first = sorted([*self.snapshots, stored], key=lambda s: (s.meta.term, s.meta.index, s.meta.id))
-        self.snapshots = newest_first[::-1][:retain]
+        self.snapshots = sorted([*self.snapshots, stored], key=lambda kept: kept.age, reverse=True)[:retain]
         for watcher in self.watchers:
             watcher.snapshot_kept(self.server, stored)
 

@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from ..configuration import Configuration
-from ..errors import CorruptStoreError, RaftError, StorageError, StoreFullError
+from ..errors import ConfigError, CorruptStoreError, RaftError, StorageError, StoreFullError
 from ..snapshots.base import SnapshotMeta, SnapshotSink, SnapshotStore
+from ..snapshots.inmem import VERSION
 from ..transport.base import Transport
 from .sim_disk import SimDisk, StoredSnapshot
 from .sim_runtime import SimRuntime
@@ -46,6 +47,8 @@ class SimSnapshotStore(SnapshotStore):
         transport: Transport,
     ) -> SnapshotSink:
         self._runtime.enter()
+        if version != VERSION:
+            raise ConfigError(f"snapshot version {version!r} cannot be written: it must be {VERSION}")
         self._disk.snapshots_begun += 1
         id = f"{term}-{index}-{self._disk.snapshots_begun}"
         meta = SnapshotMeta(id, index, term, configuration, configuration_index, 0, version)
@@ -71,7 +74,7 @@ class _SimSink(SnapshotSink):
         self._runtime = runtime
         self._meta = meta
         self._parts: list[bytes] = []
-        self._is_over = False
+        self._is_over = self._is_cancelled = False
 
     @property
     def id(self) -> str:
@@ -80,7 +83,7 @@ class _SimSink(SnapshotSink):
     def write(self, data: bytes) -> int:
         self._runtime.enter()
         if self._is_over:
-            raise StorageError(f"the snapshot {self.id} is closed")
+            raise StorageError(f"the snapshot {self.id} is closed or cancelled")
         if self._disk.is_full:
             raise StoreFullError(f"no room for a snapshot on {self._disk.server}'s disk")
         self._parts.append(bytes(data))
@@ -89,6 +92,8 @@ class _SimSink(SnapshotSink):
     def close(self) -> None:
         disk, runtime = self._disk, self._runtime
         runtime.enter()
+        if self._is_cancelled:
+            raise RaftError(f"the snapshot {self.id} was cancelled")
         if self._is_over:
             return
         self._is_over = True
@@ -111,5 +116,6 @@ class _SimSink(SnapshotSink):
 
     def cancel(self) -> None:
         self._runtime.enter()
-        self._is_over = True
-        self._parts.clear()
+        if not self._is_over:
+            self._is_over = self._is_cancelled = True
+            self._parts.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 
 import pytest
 
@@ -223,6 +224,54 @@ def test_a_store_that_keeps_no_snapshot_leaves_the_log_as_it_is():
             recover(member, Configuration.of_voters({"n1": member.address}))
 
         assert member.store.last_index() == last
+
+
+class OldestFirst(FileSnapshotStore):
+    def list(self):
+        return super().list()[::-1]
+
+
+def test_a_store_in_which_an_old_snapshot_comes_first_leaves_the_log_as_it_is(tmp_path):
+    """The server would start from the old one, whose members are lost."""
+    snapshots = OldestFirst(tmp_path)
+    with Cluster(
+        ["n1"], settings=config(0.05, trailing_logs=100), make_snapshots=lambda: snapshots
+    ) as cluster:
+        cluster.start().write(3)
+        cluster.leader().raft.snapshot().result(PATIENCE)
+        member = cluster.members["n1"]
+        cluster.stop("n1")
+        last = member.store.last_index()
+
+        with pytest.raises(StorageError, match="snapshot .* comes before it.*the log stays as it was"):
+            recover(member, Configuration.of_voters({"n1": member.address}))
+
+        assert member.store.last_index() == last
+
+
+def test_a_recovery_counts_although_the_clock_was_set_back(tmp_path, monkeypatch):
+    """Then the new snapshot has the position of an older one that seems to be of later."""
+    snapshots = FileSnapshotStore(tmp_path)
+    with Cluster(settings=config(0.3), make_snapshots=InmemSnapshotStore) as cluster:
+        cluster.start().write(5)
+        member = cluster.members[cluster.leader().id]
+        member.raft.snapshot().result(PATIENCE)
+        cluster.stop(*cluster.members)
+        meta, source = member.snapshots.open(member.snapshots.list()[0].id)
+        assert meta.index == member.store.last_index()
+        with snapshots.create(
+            1, meta.index, meta.term, meta.configuration, meta.configuration_index, None
+        ) as sink:
+            sink.write(source.read())
+        member.snapshots = snapshots
+        an_hour_ago = time.time_ns() - 3600 * 10**9
+        monkeypatch.setattr("pyraft.snapshots.file_store.time.time_ns", lambda: an_hour_ago)
+
+        recover(member, Configuration.of_voters({member.id: member.address}))
+
+        assert snapshots.list()[0].configuration.voters == (Server(member.id, member.address),)
+        cluster.start(member.id)
+        cluster.write(1, among=[member.id])
 
 
 class Unwilling(Recorder):

@@ -13,13 +13,27 @@ import pytest
 from pyraft.configuration import Configuration, Server
 from pyraft.errors import RaftError, TransportError
 from pyraft.messages import InstallSnapshotRequest, InstallSnapshotResponse, RpcHeader
+from pyraft.testing import check_snapshot_store
+from pyraft.testing.sim_disk import SimDisk
 from pyraft.testing.sim_network import SimNetwork, SimTransport
 from pyraft.testing.sim_runtime import Group, Scheduler, SimRuntime
+from pyraft.testing.sim_snapshots import SimSnapshotStore
 from pyraft.transport.snapshot_stream import PATIENCE_SECONDS
 
 MEMBERS = Configuration.of_voters({"a": "a:1", "b": "b:1"})
 ANSWER = InstallSnapshotResponse(RpcHeader("b", "b:1"), 7, True)
 DATA = bytes(range(256)) * 40
+
+
+def test_it_keeps_the_promises_of_a_store(tmp_path):
+    scheduler = Scheduler(seed=1)
+    disks = {}
+
+    def reopen(path):
+        disk = disks.setdefault(path, SimDisk(scheduler, "n1"))
+        return SimSnapshotStore(disk, SimRuntime(scheduler, Group("n1")))
+
+    check_snapshot_store(reopen, tmp_path)
 
 
 class Receiving:

@@ -150,6 +150,33 @@ def test_the_newest_is_not_the_one_taken_last(store):
 # Names
 
 
+@pytest.mark.parametrize(
+    "clock", [[2_000, 1_000, 1_500], [999, 1_000, 1_001]], ids=["set back", "one digit more"]
+)
+def test_of_one_position_the_later_is_the_newer_whatever_the_clock_says(tmp_path, monkeypatch, clock):
+    """A recovery's snapshot has the position of the log's end, where one with the lost members may be."""
+    taken = []
+    for milliseconds in clock:
+        monkeypatch.setattr(file_store.time, "time_ns", lambda now=milliseconds: now * 1_000_000)
+        store = FileSnapshotStore(tmp_path, retain=2)
+        taken.append(take(store))
+
+    assert ids(store) == [taken[2], taken[1]]
+
+
+def test_an_unfinished_one_counts_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_store.time, "time_ns", lambda: 2_000_000_000)
+    store = FileSnapshotStore(tmp_path, retain=2)
+    first = begin(store)
+    monkeypatch.setattr(file_store.time, "time_ns", lambda: 1_000_000_000)
+    second = begin(store)
+
+    second.close()
+    first.close()
+
+    assert ids(store) == [second.id, first.id]
+
+
 def test_snapshots_of_one_millisecond_have_different_names(tmp_path, monkeypatch):
     monkeypatch.setattr(file_store.time, "time_ns", lambda: 1_795_188_631_124_999_999)
     store = FileSnapshotStore(tmp_path, retain=9)

@@ -129,6 +129,12 @@ class SortsByIndexAlone(Sound):
         return int(id.split("-")[1])
 
 
+class PutsTheOldOfOnePositionFirst(Sound):
+    def age(self, id):
+        term, index, number = super().age(id)
+        return term, index, -number
+
+
 class ListsWhatItDropped(Sound):
     def __init__(self):
         super().__init__()
@@ -254,6 +260,7 @@ BROKEN = {
     SortsAsText: "the_newest_comes_first",
     SortsByTimeOfClosing: "the_newest_comes_first",
     SortsByIndexAlone: "the_newest_comes_first",
+    PutsTheOldOfOnePositionFirst: "of_one_position_the_later_comes_first",
     ListsWhatItDropped: "every_listed_snapshot_can_be_opened",
     KeepsWhatWasCancelled: "a_cancelled_snapshot_leaves_nothing",
     ClosesAfterCancelAsIfNothingWere: "a_cancelled_snapshot_cannot_be_closed",
