@@ -18,13 +18,13 @@ Source: Raft paper §5.3; dissertation §10.2.1.
 
 from __future__ import annotations
 
-import io
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
+from .catch_up_pace import MOST_BYTES, CatchUpPace
 from .config import Config
 from .errors import LogNotFoundError, RaftError, TransportError
 from .events import HigherTermSeen, PeerHeard, PeerMatched
@@ -32,8 +32,6 @@ from .log import Log
 from .messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
-    InstallSnapshotRequest,
-    InstallSnapshotResponse,
     RpcHeader,
 )
 from .node_log import NodeLog
@@ -42,7 +40,7 @@ from .rules.replication import agreement_bound, next_index_after_hint, next_inde
 from .rules.timing import back_off, randomized
 from .runtime import Inbox, NotifyChannel, Runtime
 from .sessions import Session
-from .snapshots.base import SnapshotMeta
+from .snapshot_sending import Snapshots, SnapshotSender
 from .transport.base import AppendPipeline, Transport
 
 _log = logging.getLogger(__name__)
@@ -54,23 +52,7 @@ _WORTH_A_MESSAGE_BYTES = 32 * 1024
 _WINDOW_BYTES = 8 * 1024 * 1024
 """No further request goes out once that much is on its way to one peer."""
 
-_FROM_STORE_ENTRIES = 512
-_FROM_STORE_BYTES = 256 * 1024
-"""Most that is read at once for a peer that is far behind: about a millisecond of the interpreter."""
-_REST_TIMES = 2.0
-"""Such a reading is followed by so many times its duration without another, so that a new
-command, which needs the interpreter some five times, nearly always finds it free."""
-_LONGEST_REST = 0.02  # seconds, where it was the disk that took its time
-_BESIDE_COMMANDS_ENTRIES = 160
-_BESIDE_COMMANDS_REST = 0.008  # seconds, at least
-"""Pieces and rests while commands come: the peer, too, works off what it gets in bursts, and where
-servers share a machine or a disk, a command that meets such a burst waits for its end."""
-_COMMANDS_COME = 1.0  # for so many seconds after the latest one
-
 _POKED_BACK_OFF = 0.05  # seconds that a failing peer is left alone even when there is news
-_PROGRESS_TIMEOUTS = 10
-"""Election timeouts without any progress after which sending a snapshot is given up."""
-
 _IDLE = 60.0  # seconds between looks when nothing can happen without a poke
 
 
@@ -128,34 +110,6 @@ class _Broke(NamedTuple):
     error: RaftError
 
 
-class Snapshots(Protocol):
-    """Where snapshots for peers come from."""
-
-    def open_newest(self) -> tuple[SnapshotMeta, BinaryIO]:
-        """The newest one that can be read.
-
-        Raises:
-            RaftError: there is none now.
-        """
-
-
-class _Progress(io.RawIOBase):
-    """A snapshot's bytes, and when some of them last went out.
-
-    Attributes:
-        began, at: instants: of the beginning, and of the latest piece.
-    """
-
-    def __init__(self, source: BinaryIO, runtime: Runtime) -> None:
-        self._source = source
-        self._runtime = runtime
-        self.began = self.at = runtime.now()
-
-    def read(self, size: int = -1) -> bytes:
-        self.at = self._runtime.now()
-        return self._source.read(size)
-
-
 class Replicator:
     """Sends one peer what it lacks."""
 
@@ -196,16 +150,12 @@ class Replicator:
         self._round_trip = 0.001  # seconds; adapts
         self._unreachable_since: float | None = None
         self._snapshots = snapshots
+        self._sender = SnapshotSender(runtime, header, transport, session)
         self._is_back = False  # whether the stream's thread has still to hear of that
         self._back_at = 0.0  # when the heartbeat's thread last found that the peer is back
         self._after_snapshot = 0  # where to go on after the latest one that was sent
+        self._pace = CatchUpPace(runtime, log.last.index)
         self._read_store = False  # whether the latest request had to be read from there
-        self._rest_until = 0.0
-        self._end = log.last.index  # at the latest look
-        self._end_when_read = self._end  # and at the latest reading from the store
-        self._grew_at = -_COMMANDS_COME  # when it was found to have grown
-        self._read_count = _BESIDE_COMMANDS_ENTRIES  # entries of the latest reading: large ones are few
-        self._is_beside_commands = False  # whether the latest reading was in the way of commands
         self._needs_snapshot = False  # what the peer lacks is not in our log any more
 
     @property
@@ -448,13 +398,15 @@ class Replicator:
         """
         while self._stream is not None:
             now = self._looked_at = self._runtime.now()
-            waiting = self._look_at_end(now) - self._next + 1
+            end = self._entries.last.index
+            self._pace.saw_end(end, now)
+            waiting = end - self._next + 1
             if waiting <= 0:
                 return self._tell_commit(now)
             if not self._may_send_more(waiting, now):
                 return self._look_again_at(now)
-            if now < self._rest_until:
-                return self._rest_until
+            if now < self._pace.rest_until:
+                return self._pace.rest_until
             request = self._build()
             if self._needs_snapshot:
                 self._back_to_probing()
@@ -472,27 +424,8 @@ class Replicator:
                     return oldest + self._round_trip
             self._send(request, now, size)
             if self._read_store:
-                self._rest(now)
+                self._pace.rest(now)
         return None
-
-    def _rest(self, began: float) -> None:
-        """Leave the interpreter to the others for a while, after reading for a peer that is far behind."""
-        now = self._runtime.now()
-        shortest = _BESIDE_COMMANDS_REST if self._is_beside_commands else 0.0
-        self._rest_until = now + min(max((now - began) * _REST_TIMES, shortest), _LONGEST_REST)
-
-    def _look_at_end(self, now: float) -> int:
-        """Where the log ends."""
-        end = self._entries.last.index
-        if end != self._end:
-            self._end, self._grew_at = end, now
-        return end
-
-    def _look_for_commands(self) -> bool:
-        """Whether commands come, but not so many that small pieces would never reach the end."""
-        grown, self._end_when_read = self._end - self._end_when_read, self._end
-        is_quiet = self._runtime.now() - self._grew_at >= _COMMANDS_COME
-        return not is_quiet and 2 * grown < self._read_count
 
     def _may_send_more(self, waiting: int, now: float) -> bool:
         if not self._in_flight:
@@ -631,12 +564,10 @@ class Replicator:
         most, most_bytes = self._config.max_append_entries, self._config.max_append_bytes
         self._read_store = not self._entries.is_in_memory(prev + 1)
         if self._read_store:
-            self._is_beside_commands = self._look_for_commands()
-            at_once = _BESIDE_COMMANDS_ENTRIES if self._is_beside_commands else _FROM_STORE_ENTRIES
-            most, most_bytes = min(most, at_once), min(most_bytes, _FROM_STORE_BYTES)
+            most, most_bytes = min(most, self._pace.begin_reading()), min(most_bytes, MOST_BYTES)
         logs = self._entries.read(prev + 1, min(end, prev + most), most_bytes)
         if self._read_store:
-            self._read_count = len(logs)
+            self._pace.read_count = len(logs)
         return logs
 
     def _report(self, request: AppendEntriesRequest, response: AppendEntriesResponse, sent_at: float) -> None:
@@ -707,7 +638,7 @@ class Replicator:
         try:
             meta, source = self._snapshots.open_newest()
             with source:
-                response = self._offer(meta, source)
+                response = self._sender.send(meta, source, lambda: self._back_at)
         except RaftError as error:
             self._failed(error)
             return
@@ -724,49 +655,6 @@ class Replicator:
         self._commit_sent = min(self._commit_sent, meta.index)
         session.holds = meta.index
         self._to_main(PeerMatched(session, meta.index))
-
-    def _offer(self, meta: SnapshotMeta, source: BinaryIO) -> InstallSnapshotResponse:
-        """Send one snapshot and wait for what the peer says.
-
-        Raises:
-            TransportError: it did not get through, or the session ended meanwhile.
-        """
-        session, config = self._session, self._config
-        request = InstallSnapshotRequest(
-            self._header,
-            session.leadership.term,
-            meta.index,
-            meta.term,
-            meta.configuration,
-            meta.configuration_index,
-            meta.size,
-        )
-        _log.info(
-            "sending snapshot=%s to peer=%s bytes=%d [id=%s]",
-            meta.id,
-            session.peer.id,
-            meta.size,
-            self._header.id,
-        )
-        session.state = "snapshot"
-        progress = _Progress(source, self._runtime)
-
-        def is_over() -> bool:
-            # A peer that was away, is back and says nothing has forgotten what was on its way.
-            now = self._runtime.now()
-            silent_since = max(progress.at, self._back_at)
-            is_forgotten = self._back_at > progress.began and now - silent_since > 2 * self._patience
-            return is_forgotten or not session.may_send(now, config.election_timeout)
-
-        # A snapshot is of committed entries only, so it is right to send even if this
-        # leadership should end at this moment; to go on for hours would be a waste.
-        return self._transport.install_snapshot(
-            session.peer,
-            request,
-            progress,  # type: ignore[arg-type]  # it only reads
-            _PROGRESS_TIMEOUTS * config.election_timeout,
-            is_over,
-        )
 
     def _failed(self, error: RaftError) -> None:
         self._failures += 1

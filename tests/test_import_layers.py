@@ -36,6 +36,7 @@ LAYERS = {
         "transport.base",
     ],
     "state": ["node_log", "state", "status"],
+    "parts of threads": ["catch_up_pace", "snapshot_sending"],
     "handlers and threads": [
         "context",
         "fsm_runner",
