@@ -65,7 +65,7 @@ def recover_cluster(
     _apply_all(fsm, log, position.index)
     if not log.last.index:
         raise ConfigError(f"the log of {config.local_id} is empty: bootstrap a new cluster instead")
-    check_reaches(snapshot_store, log.last.index, log_store)
+    check_reaches(snapshot_store, restored, log.last.index, log_store)
     log.check_holds_commit(config.local_id)
     try:
         state = fsm.snapshot()
@@ -93,8 +93,8 @@ def _check_newest(store: SnapshotStore, meta: SnapshotMeta) -> None:
         raise StorageError("the snapshot store did not keep the snapshot, so the log stays as it was")
     if kept[0] != meta.id:
         raise StorageError(
-            f"snapshot {kept[0]} comes before it in the snapshot store's list, so a server would not start from "
-            f"{meta.id}, and the log stays as it was: move the other one away, and recover again"
+            f"snapshot {kept[0]} comes before it in the snapshot store's list, so a server might not start from "
+            f"{meta.id}, which is there now; the log stays as it was. Move the other one away, and recover again"
         )
 
 

@@ -11,9 +11,12 @@ from .errors import CorruptStoreError, LogNotFoundError, NodeFailedError, RaftEr
 from .fsm import FSM, ConfigurationStore
 from .fsm_runner import restore_failure
 from .logstore.base import LogStore
+from .rules.election import LogPosition
 from .snapshots.base import SnapshotMeta, SnapshotStore
 
 _log = logging.getLogger(__name__)
+
+OF_A_DAMAGED_ONES_ENTRY = "a later one of the same entry cannot be used, and this one may name other members"
 
 
 def restore_newest(
@@ -22,8 +25,9 @@ def restore_newest(
     """Restore ``fsm`` from the newest snapshot that works; return its description, None without any.
 
     One that the log shows to be overtaken is left out.  One that is damaged, or that the FSM
-    refuses, is passed over, loudly; whether the log goes on from the one before, and reaches
-    beyond, is checked later (NodeLog, check_reaches).
+    refuses, is passed over, loudly, with all older ones of the same entry: it may have been a
+    recovery's, and those name members that are lost.  Whether the log goes on from the one before,
+    and reaches beyond, is checked later (NodeLog, check_reaches).
 
     Raises:
         StorageError: there are snapshots, and none works; or the store cannot list them.
@@ -35,6 +39,7 @@ def restore_newest(
     except Exception as error:
         raise StorageError(f"the snapshot store cannot list its snapshots: {error!r}") from error
     reasons = []
+    passed_over = set()
     for meta in metas:
         if _is_overtaken(meta, log_store):
             _log.warning(
@@ -42,10 +47,13 @@ def restore_newest(
             )
             continue
         try:
+            if position_of(meta) in passed_over:
+                raise CorruptStoreError(OF_A_DAMAGED_ONES_ENTRY)
             _restore(store, fsm, meta)
         except RaftError as error:
             _log.error("snapshot=%s cannot be restored: %s [id=%s]", meta.id, error, server_id)
             reasons.append(f"{meta.id}: {error}")
+            passed_over.add(position_of(meta))
             continue
         _log.info("restored snapshot=%s index=%d [id=%s]", meta.id, meta.index, server_id)
         return meta
@@ -57,16 +65,28 @@ def restore_newest(
     return None
 
 
-def check_reaches(store: SnapshotStore, last_index: int, log_store: LogStore) -> None:
+def position_of(meta: SnapshotMeta) -> LogPosition:
+    """Of the last entry that the snapshot covers."""
+    return LogPosition(meta.term, meta.index)
+
+
+def check_reaches(
+    store: SnapshotStore, restored: SnapshotMeta | None, last_index: int, log_store: LogStore
+) -> None:
     """Refuse a log that ends before a snapshot which is there and could not be restored.
 
     An older one would take this server back behind what it has promised.
+
+    Args:
+        restored: which one was; ``last_index`` is not below its.
 
     Raises:
         CorruptStoreError: the state behind the older snapshot is lost.
     """
     for meta in store.list():
-        if meta.index > last_index and not _is_overtaken(meta, log_store):
+        # Terms never go down in a log (§5.4.2), so no log holds the end of both.
+        is_of_another_log = restored is not None and meta.term < restored.term
+        if meta.index > last_index and not is_of_another_log and not _is_overtaken(meta, log_store):
             raise CorruptStoreError(
                 f"snapshot {meta.id} (entry {meta.index}) cannot be restored, and snapshot and log together end at "
                 f"entry {last_index}: the state between is lost. Bring the snapshot back from a backup, or remove "

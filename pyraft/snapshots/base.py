@@ -90,7 +90,7 @@ class SnapshotStore(ABC):
 
     @abstractmethod
     def list(self) -> Sequence[SnapshotMeta]:
-        """The complete snapshots, newest first."""
+        """The complete snapshots, newest first: by term, then index; of one position, the one begun last."""
 
     @abstractmethod
     def open(self, id: str) -> tuple[SnapshotMeta, BinaryIO]:

@@ -55,9 +55,9 @@ class _Stored(NamedTuple):
     crc: int
 
     @property
-    def age(self) -> tuple[int, int, int]:
-        """The larger, the newer."""
-        return self.meta.term, self.meta.index, _milliseconds(self.meta.id)
+    def age(self) -> tuple[int, int, str]:
+        """The larger, the newer; ids of one position are compared as text by hashicorp/raft, so here, too."""
+        return self.meta.term, self.meta.index, self.meta.id
 
 
 def check_retain(retain: int) -> None:
@@ -198,9 +198,8 @@ class FileSnapshotStore(SnapshotStore):
         """Make an unfinished folder; return the id that nobody else has."""
         position = f"{term}-{index}-"
         begun = [name.removesuffix(UNFINISHED) for name in _folders(self._home) if name.startswith(position)]
-        # A clock that was set back must not make this one seem older than one that was there before.
-        latest = max((_milliseconds(id) for id in begun if _ID.fullmatch(id)), default=-1)
-        milliseconds = max(time.time_ns() // 1_000_000, latest + 1)
+        taken = [id.removeprefix(position) for id in begun if _ID.fullmatch(id)]
+        milliseconds = _later_than(taken, time.time_ns() // 1_000_000)
         while True:
             id = f"{position}{milliseconds}"
             unfinished = _unfinished(self._home / id)
@@ -351,8 +350,14 @@ class _FileSink(SnapshotSink):
 # Files
 
 
-def _milliseconds(id: str) -> int:
-    return int(id.rpartition("-")[2])
+def _later_than(taken: Sequence[str], now: int) -> int:
+    """``now``, or a number that is larger than each of ``taken`` where the clock was set back.
+
+    Larger as text, too: a clock that began at 1970 gives fewer digits.
+    """
+    width = max(map(len, [str(now), *taken]))
+    latest = max((int(digits.ljust(width, "0")) for digits in taken), default=-1)
+    return max(now, latest + 1)
 
 
 def _unfinished(folder: Path) -> Path:

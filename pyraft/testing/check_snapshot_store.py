@@ -153,8 +153,8 @@ def the_newest_comes_first(bench: _Bench) -> None:
 def of_one_position_the_later_comes_first(bench: _Bench) -> None:
     """Of snapshots of the same index and term, the one that was begun last is listed first.
 
-    recover_cluster writes one with other members at the position of one that may be there already;
-    if the old one came first, the server would start with the members that are lost.
+    recover_cluster writes one with other members at the position of one that may be there already,
+    and refuses if the old one comes first: the server would start with the members that are lost.
     """
     for number in range(12):
         sink = bench.begin(7)

@@ -249,29 +249,89 @@ def test_a_store_in_which_an_old_snapshot_comes_first_leaves_the_log_as_it_is(tm
         assert member.store.last_index() == last
 
 
-def test_a_recovery_counts_although_the_clock_was_set_back(tmp_path, monkeypatch):
-    """Then the new snapshot has the position of an older one that seems to be of later."""
-    snapshots = FileSnapshotStore(tmp_path)
-    with Cluster(settings=config(0.3), make_snapshots=InmemSnapshotStore) as cluster:
-        cluster.start().write(5)
-        member = cluster.members[cluster.leader().id]
-        member.raft.snapshot().result(PATIENCE)
-        cluster.stop(*cluster.members)
-        meta, source = member.snapshots.open(member.snapshots.list()[0].id)
-        assert meta.index == member.store.last_index()
-        with snapshots.create(
-            1, meta.index, meta.term, meta.configuration, meta.configuration_index, None
-        ) as sink:
-            sink.write(source.read())
-        member.snapshots = snapshots
+def recovered_at_an_old_snapshots_position(home, monkeypatch=None):
+    """A server recovered as the only one; a snapshot with members that are lost was there at its log's end.
+
+    With ``monkeypatch`` the clock was set back in between.
+    """
+    snapshots = FileSnapshotStore(home)
+    cluster = stopped_cluster(["n1"], writes=3)
+    member = cluster.members["n1"]
+    last = member.store.get_log(member.store.last_index())
+    lost = Configuration.of_voters({"n1": member.address, "n2": "n2.test:1", "n3": "n3.test:1"})
+    recover(member, lost)  # writes a snapshot of all
+    before = member.snapshots.list()[0]
+    with snapshots.create(
+        1, last.index, last.term, lost, last.index, InmemTransport(InmemNetwork(), "n1:1")
+    ) as sink:
+        sink.write(member.snapshots.open(before.id)[1].read())
+    member.snapshots = snapshots
+    if monkeypatch is not None:
         an_hour_ago = time.time_ns() - 3600 * 10**9
         monkeypatch.setattr("pyraft.snapshots.file_store.time.time_ns", lambda: an_hour_ago)
 
-        recover(member, Configuration.of_voters({member.id: member.address}))
+    recover(member, Configuration.of_voters({"n1": member.address}))
 
-        assert snapshots.list()[0].configuration.voters == (Server(member.id, member.address),)
-        cluster.start(member.id)
-        cluster.write(1, among=[member.id])
+    assert [(meta.term, meta.index) for meta in snapshots.list()] == 2 * [(last.term, last.index)]
+    return cluster
+
+
+def test_a_recovery_counts_although_the_clock_was_set_back(tmp_path, monkeypatch):
+    """Then the new snapshot has the position of an older one that seems to be of later."""
+    with recovered_at_an_old_snapshots_position(tmp_path, monkeypatch) as cluster:
+        cluster.start("n1")
+        cluster.write(1)
+        cluster.check_nothing_lost()
+
+
+def test_a_damaged_snapshot_of_a_recovery_does_not_bring_the_lost_members_back(tmp_path):
+    with recovered_at_an_old_snapshots_position(tmp_path) as cluster:
+        damage(tmp_path, cluster.members["n1"].snapshots.list()[0].id)
+
+        with pytest.raises(CorruptStoreError, match="may name other members"):
+            cluster.start("n1")
+
+
+def test_nobody_is_sent_a_snapshot_with_the_lost_members(tmp_path):
+    """A server that lacks all entries gets a new snapshot instead."""
+    with recovered_at_an_old_snapshots_position(tmp_path) as cluster:
+        member = cluster.start("n1").leader()
+        old, older = member.snapshots.list()
+        damage(tmp_path, old.id)
+        cluster.write(1)
+        sent = []
+        open_snapshot = member.snapshots.open
+        member.snapshots.open = lambda id: (sent.append(id), open_snapshot(id))[1]
+        new = cluster.join("n4")
+
+        member.raft.add_voter("n4", new.address, timeout=PATIENCE).result(PATIENCE)
+
+        cluster.write(1)
+        cluster.check_nothing_lost("n1", "n4")
+        assert older.id not in sent
+
+
+def test_a_snapshot_that_the_cluster_went_on_without_does_not_keep_a_recovered_server_from_starting(tmp_path):
+    """From outside, and never committed: its term is older than the entries that stand in its place."""
+    snapshots = FileSnapshotStore(tmp_path)
+    with stopped_cluster(["n1"], writes=3) as cluster:
+        member = cluster.members["n1"]
+        survivors = Configuration.of_voters({"n1": member.address})
+        last = member.store.last_index()
+        term = load_ballot(member.store).term
+        member.store.store_logs([Log(last + 1, term + 3, data=b"after it")])
+        member.store.set(BALLOT_KEY, encode_ballot(Ballot(term + 3)))
+        with snapshots.create(
+            1, last + 90, term + 1, survivors, 1, InmemTransport(InmemNetwork(), "n1:1")
+        ) as sink:
+            sink.write(b"refused")
+        member.snapshots = snapshots
+
+        recover(member, survivors)
+
+        assert [meta.index for meta in snapshots.list()] == [last + 1, last + 90]
+        cluster.start("n1")
+        cluster.write(1)
 
 
 class Unwilling(Recorder):

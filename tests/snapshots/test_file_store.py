@@ -151,7 +151,14 @@ def test_the_newest_is_not_the_one_taken_last(store):
 
 
 @pytest.mark.parametrize(
-    "clock", [[2_000, 1_000, 1_500], [999, 1_000, 1_001]], ids=["set back", "one digit more"]
+    "clock",
+    [
+        [2_000, 1_000, 1_500],
+        [999, 1_000, 1_001],
+        [86_400_000, 1_790_000_000_000, 90_000_000],
+        [1_000, 9_000, 1_000],
+    ],
+    ids=["set back", "one digit more", "began at 1970, was set, began again", "forward and back"],
 )
 def test_of_one_position_the_later_is_the_newer_whatever_the_clock_says(tmp_path, monkeypatch, clock):
     """A recovery's snapshot has the position of the log's end, where one with the lost members may be."""
@@ -162,6 +169,7 @@ def test_of_one_position_the_later_is_the_newer_whatever_the_clock_says(tmp_path
         taken.append(take(store))
 
     assert ids(store) == [taken[2], taken[1]]
+    assert taken == sorted(taken)  # as hashicorp/raft compares them
 
 
 def test_an_unfinished_one_counts_too(tmp_path, monkeypatch):
