@@ -97,7 +97,7 @@ class Node:
         refuse_used(log_store, stable_store)
         restored = restore_newest(snapshot_store, fsm, config.local_id, log_store)
         state = NodeState(config.local_id, log_store, stable_store, restored)
-        check_reaches(snapshot_store, restored, state.log.last.index, log_store)
+        check_reaches(snapshot_store, restored, state.log.last, log_store)
         state.check_ballot()
         notifier = Notifier(runtime, config.local_id)
         self.context = NodeContext(

@@ -54,7 +54,7 @@ def recover_cluster(
     """
     check_configuration(configuration)
     refuse_used(log_store, stable_store)
-    restored = restore_newest(snapshot_store, fsm, config.local_id, log_store)
+    restored = restore_newest(snapshot_store, fsm, config.local_id, log_store, with_any_members=True)
     position = START_OF_LOG if restored is None else LogPosition(restored.term, restored.index)
     if not load_ballot(stable_store).term and not log_store.last_index() and restored is None:
         raise ConfigError(
@@ -65,7 +65,7 @@ def recover_cluster(
     _apply_all(fsm, log, position.index)
     if not log.last.index:
         raise ConfigError(f"the log of {config.local_id} is empty: bootstrap a new cluster instead")
-    check_reaches(snapshot_store, restored, log.last.index, log_store)
+    check_reaches(snapshot_store, None, log.last, log_store)
     log.check_holds_commit(config.local_id)
     try:
         state = fsm.snapshot()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 
+from .configuration import Configuration
 from .errors import CorruptStoreError, LogNotFoundError, NodeFailedError, RaftError, StorageError
 from .fsm import FSM, ConfigurationStore
 from .fsm_runner import restore_failure
@@ -16,18 +17,21 @@ from .snapshots.base import SnapshotMeta, SnapshotStore
 
 _log = logging.getLogger(__name__)
 
-OF_A_DAMAGED_ONES_ENTRY = "a later one of the same entry cannot be used, and this one may name other members"
+OTHER_MEMBERS = "a later one of the same entry cannot be read, and this one may name members that are lost"
 
 
 def restore_newest(
-    store: SnapshotStore, fsm: FSM, server_id: str, log_store: LogStore
+    store: SnapshotStore, fsm: FSM, server_id: str, log_store: LogStore, with_any_members: bool = False
 ) -> SnapshotMeta | None:
     """Restore ``fsm`` from the newest snapshot that works; return its description, None without any.
 
     One that the log shows to be overtaken is left out.  One that is damaged, or that the FSM
-    refuses, is passed over, loudly, with all older ones of the same entry: it may have been a
-    recovery's, and those name members that are lost.  Whether the log goes on from the one before,
-    and reaches beyond, is checked later (NodeLog, check_reaches).
+    refuses, is passed over, loudly.  So are older ones of the same entry that name other members:
+    it was a recovery's, and those are lost.  Whether the log goes on from the one before, and
+    reaches beyond, is checked later (NodeLog, check_reaches).
+
+    Args:
+        with_any_members: those are welcome, too: somebody is about to say who is left.
 
     Raises:
         StorageError: there are snapshots, and none works; or the store cannot list them.
@@ -39,7 +43,7 @@ def restore_newest(
     except Exception as error:
         raise StorageError(f"the snapshot store cannot list its snapshots: {error!r}") from error
     reasons = []
-    passed_over = set()
+    passed_over: dict[LogPosition, Configuration] = {}
     for meta in metas:
         if _is_overtaken(meta, log_store):
             _log.warning(
@@ -47,13 +51,14 @@ def restore_newest(
             )
             continue
         try:
-            if position_of(meta) in passed_over:
-                raise CorruptStoreError(OF_A_DAMAGED_ONES_ENTRY)
+            members = passed_over.get(position_of(meta), meta.configuration)
+            if members != meta.configuration and not with_any_members:
+                raise CorruptStoreError(OTHER_MEMBERS)
             _restore(store, fsm, meta)
         except RaftError as error:
             _log.error("snapshot=%s cannot be restored: %s [id=%s]", meta.id, error, server_id)
             reasons.append(f"{meta.id}: {error}")
-            passed_over.add(position_of(meta))
+            passed_over.setdefault(position_of(meta), meta.configuration)
             continue
         _log.info("restored snapshot=%s index=%d [id=%s]", meta.id, meta.index, server_id)
         return meta
@@ -71,27 +76,38 @@ def position_of(meta: SnapshotMeta) -> LogPosition:
 
 
 def check_reaches(
-    store: SnapshotStore, restored: SnapshotMeta | None, last_index: int, log_store: LogStore
+    store: SnapshotStore, restored: SnapshotMeta | None, last: LogPosition, log_store: LogStore
 ) -> None:
     """Refuse a log that ends before a snapshot which is there and could not be restored.
 
-    An older one would take this server back behind what it has promised.
+    An older one would take this server back behind what it has promised.  What is newer is decided
+    as in elections (§5.4.1), for one of an earlier term that reaches further was never committed: it
+    was from outside (Raft.restore), and its leader had committed an entry of its own term before,
+    so whoever led later held that, and went on without the snapshot.
 
     Args:
-        restored: which one was; ``last_index`` is not below its.
+        restored: which one was.
+        last: where it and the log end together.
 
     Raises:
         CorruptStoreError: the state behind the older snapshot is lost.
     """
     for meta in store.list():
-        # Terms never go down in a log (§5.4.2), so no log holds the end of both.
-        is_of_another_log = restored is not None and meta.term < restored.term
-        if meta.index > last_index and not is_of_another_log and not _is_overtaken(meta, log_store):
-            raise CorruptStoreError(
-                f"snapshot {meta.id} (entry {meta.index}) cannot be restored, and snapshot and log together end at "
-                f"entry {last_index}: the state between is lost. Bring the snapshot back from a backup, or remove "
-                f"this server from the cluster, clear its directory and add it anew"
-            )
+        if position_of(meta) > last and not _is_overtaken(meta, log_store):
+            raise _lost(f"snapshot {meta.id} (entry {meta.index}) cannot be restored", last)
+    for term, index in store.unreadable():
+        position = LogPosition(term, index)
+        if position > last:
+            raise _lost(f"a snapshot of entry {index}, term {term}, cannot be read", last)
+        if restored is not None and position == position_of(restored):
+            raise _lost(f"snapshot {restored.id} is not the newest of its entry: {OTHER_MEMBERS}", last)
+
+
+def _lost(what: str, last: LogPosition) -> CorruptStoreError:
+    return CorruptStoreError(
+        f"{what}, and snapshot and log together end at entry {last.index}: the state between is lost. Bring the "
+        f"snapshot back from a backup, or remove this server from the cluster, clear its directory and add it anew"
+    )
 
 
 def _is_overtaken(meta: SnapshotMeta, log_store: LogStore) -> bool:

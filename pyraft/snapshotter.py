@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
+from .configuration import Configuration
 from .context import NodeContext
 from .errors import (
     EnqueueTimeoutError,
@@ -31,7 +32,7 @@ from .events import (
 )
 from .fsm_runner import Captured
 from .futures import RaftFuture, SnapshotFuture
-from .restoring import OF_A_DAMAGED_ONES_ENTRY
+from .restoring import OTHER_MEMBERS
 from .rules.timing import randomized
 from .runtime import Inbox
 from .snapshot_writing import cancel, copy_all, write_snapshot
@@ -113,27 +114,27 @@ class Snapshotter:
     def open_newest(self) -> tuple[SnapshotMeta, BinaryIO]:
         """The newest snapshot that can be read, and a reader that the caller closes.
 
-        None of an entry of which a newer one is damaged: that may have been a recovery's.
+        None with other members than a newer, damaged one of the same entry: that was a recovery's.
 
         Raises:
             RaftError: there is none, or none that can be read; one is being taken.
         """
-        damaged = set()
         try:
+            unusable: dict[int, Configuration | None] = {index: None for _, index in self._store.unreadable()}
             for meta in self._store.list():
                 if self._node.state.log.term_at(meta.index) != meta.term:
                     continue  # our log does not go on from there: sending it would not help, or do harm
                 if meta.index > self._node.fsm.applied_index:
                     # From outside (Raft.restore): what no FSM can read must not get to the others.
                     raise StorageError("our own state machine has not taken the newest snapshot in yet")
-                if meta.index in damaged:
-                    self._node.log.error("snapshot %s is not sent: %s", meta.id, OF_A_DAMAGED_ONES_ENTRY)
+                if unusable.get(meta.index, meta.configuration) != meta.configuration:
+                    self._node.log.error("snapshot %s is not sent: %s", meta.id, OTHER_MEMBERS)
                     continue
                 try:
                     return self._store.open(meta.id)
                 except RaftError as error:
                     self._node.log.error("snapshot %s cannot be read: %s", meta.id, error)
-                    damaged.add(meta.index)
+                    unusable.setdefault(meta.index, meta.configuration)
         except RaftError:
             raise
         except Exception as error:

@@ -31,7 +31,10 @@ class RestoringLeader(Protocol):
     """What a restore needs of the leader."""
 
     def is_settled(self) -> bool:
-        """Whether the configuration in force and an entry of this term are committed."""
+        """Whether the configuration in force and an entry of this term are committed.
+
+        A start relies on the latter, to know which snapshot nobody committed (restoring.check_reaches).
+        """
 
     def is_handing_over(self) -> bool: ...
 

@@ -92,6 +92,14 @@ class SnapshotStore(ABC):
     def list(self) -> Sequence[SnapshotMeta]:
         """The complete snapshots, newest first: by term, then index; of one position, the one begun last."""
 
+    def unreadable(self) -> Sequence[tuple[int, int]]:
+        """(term, index) of the snapshots newer than all that ``list`` gives, of which nothing else can be read.
+
+        A store that cannot tell may leave this out: then there are none.  A server does not start
+        from an older one if its log does not reach beyond these.
+        """
+        return ()
+
     @abstractmethod
     def open(self, id: str) -> tuple[SnapshotMeta, BinaryIO]:
         """The snapshot named ``id`` and a reader of its bytes, which the caller closes.

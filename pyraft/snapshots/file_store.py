@@ -130,6 +130,18 @@ class FileSnapshotStore(SnapshotStore):
         """
         return [stored.meta for stored in self._stored()[: self._retain]]
 
+    def unreadable(self) -> Sequence[tuple[int, int]]:
+        """(term, index) by their names, of the snapshots newer than all that ``list`` gives.
+
+        Raises:
+            StorageError: the directory cannot be read.
+        """
+        with disk_errors(f"cannot list the snapshots in {self._home}"):
+            names = _folders(self._home)  # first: one that is completed from here on is none of them
+        newest = next((stored.age for stored in self._stored()), (0, 0, ""))
+        ages = [_age_of(id) for id in filter(_ID.fullmatch, names)]
+        return [(term, index) for term, index, id in ages if (term, index, id) > newest]
+
     def open(self, id: str) -> tuple[SnapshotMeta, BinaryIO]:
         """The snapshot named ``id`` and a reader of its bytes, which the caller closes.
 
@@ -348,6 +360,11 @@ class _FileSink(SnapshotSink):
 
 
 # Files
+
+
+def _age_of(id: str) -> tuple[int, int, str]:
+    term, index, _ = id.split("-")
+    return int(term), int(index), id
 
 
 def _later_than(taken: Sequence[str], now: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -28,6 +29,7 @@ from pyraft.configuration import encode_configuration
 from pyraft.log import Log, LogType
 from pyraft.logstore import InmemStore, LMDBStore
 from pyraft.messages import AppendEntriesResponse
+from pyraft.restoring import check_reaches
 from pyraft.rules.election import Ballot, LogPosition, Newborn
 from pyraft.snapshots import DiscardSnapshotStore, FileSnapshotStore, InmemSnapshotStore
 from pyraft.state import BALLOT_KEY, encode_ballot, load_ballot
@@ -284,20 +286,51 @@ def test_a_recovery_counts_although_the_clock_was_set_back(tmp_path, monkeypatch
         cluster.check_nothing_lost()
 
 
-def test_a_damaged_snapshot_of_a_recovery_does_not_bring_the_lost_members_back(tmp_path):
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("state.bin", "may name members that are lost"), ("meta.json", "not the newest of its entry")],
+)
+def test_a_damaged_snapshot_of_a_recovery_does_not_bring_the_lost_members_back(tmp_path, file, text):
     with recovered_at_an_old_snapshots_position(tmp_path) as cluster:
-        damage(tmp_path, cluster.members["n1"].snapshots.list()[0].id)
+        damage(tmp_path, cluster.members["n1"].snapshots.list()[0].id, file)
 
-        with pytest.raises(CorruptStoreError, match="may name other members"):
+        with pytest.raises(CorruptStoreError, match=text):
             cluster.start("n1")
 
 
-def test_nobody_is_sent_a_snapshot_with_the_lost_members(tmp_path):
+@pytest.mark.parametrize("file", ["state.bin", "meta.json"])
+def test_a_damaged_recovery_may_be_repeated_from_a_snapshot_of_the_same_entry(tmp_path, file):
+    """Whom that names does not matter: the operator says who is left."""
+    with recovered_at_an_old_snapshots_position(tmp_path) as cluster:
+        member = cluster.members["n1"]
+        damage(tmp_path, member.snapshots.list()[0].id, file)
+
+        recover(member, Configuration.of_voters({"n1": member.address}))
+
+        cluster.start("n1")
+        cluster.write(1)
+        cluster.check_nothing_lost()
+
+
+def test_of_two_snapshots_with_the_same_members_one_is_enough(tmp_path):
+    """As a recovery leaves them that was cut off and repeated."""
+    with recovered_at_an_old_snapshots_position(tmp_path) as cluster:
+        member = cluster.members["n1"]
+        recover(member, Configuration.of_voters({"n1": member.address}))
+        damage(tmp_path, member.snapshots.list()[0].id)
+
+        cluster.start("n1")
+        cluster.write(1)
+        cluster.check_nothing_lost()
+
+
+@pytest.mark.parametrize("file", ["state.bin", "meta.json"])
+def test_nobody_is_sent_a_snapshot_with_the_lost_members(tmp_path, file):
     """A server that lacks all entries gets a new snapshot instead."""
     with recovered_at_an_old_snapshots_position(tmp_path) as cluster:
         member = cluster.start("n1").leader()
         old, older = member.snapshots.list()
-        damage(tmp_path, old.id)
+        damage(tmp_path, old.id, file)
         cluster.write(1)
         sent = []
         open_snapshot = member.snapshots.open
@@ -311,27 +344,70 @@ def test_nobody_is_sent_a_snapshot_with_the_lost_members(tmp_path):
         assert older.id not in sent
 
 
-def test_a_snapshot_that_the_cluster_went_on_without_does_not_keep_a_recovered_server_from_starting(tmp_path):
-    """From outside, and never committed: its term is older than the entries that stand in its place."""
+@pytest.fixture
+def overtaken(tmp_path):
+    """A recovered server, on whose disk there is also a snapshot of an earlier term that reaches further.
+
+    From outside, and never committed: the cluster went on without it.
+    """
     snapshots = FileSnapshotStore(tmp_path)
     with stopped_cluster(["n1"], writes=3) as cluster:
         member = cluster.members["n1"]
         survivors = Configuration.of_voters({"n1": member.address})
         last = member.store.last_index()
         term = load_ballot(member.store).term
-        member.store.store_logs([Log(last + 1, term + 3, data=b"after it")])
+        member.store.store_logs([Log(last + 1, term + 3, LogType.NOOP)])
         member.store.set(BALLOT_KEY, encode_ballot(Ballot(term + 3)))
-        with snapshots.create(
-            1, last + 90, term + 1, survivors, 1, InmemTransport(InmemNetwork(), "n1:1")
-        ) as sink:
-            sink.write(b"refused")
+        transport = InmemTransport(InmemNetwork(), "n1:1")
+        with snapshots.create(1, last + 90, term + 1, survivors, 1, transport) as sink:
+            sink.write(json.dumps(["from outside"]).encode())
         member.snapshots = snapshots
-
         recover(member, survivors)
-
         assert [meta.index for meta in snapshots.list()] == [last + 1, last + 90]
-        cluster.start("n1")
-        cluster.write(1)
+        yield cluster
+
+
+def test_a_snapshot_that_the_cluster_went_on_without_does_not_keep_a_server_from_starting(overtaken):
+    overtaken.start("n1")
+    overtaken.write(1)
+    overtaken.check_nothing_lost()
+
+
+@pytest.mark.parametrize("file", ["state.bin", "meta.json"])
+def test_a_snapshot_that_the_cluster_went_on_without_does_not_take_the_place_of_a_damaged_one(
+    overtaken, tmp_path, file
+):
+    member = overtaken.members["n1"]
+    damage(tmp_path, member.snapshots.list()[0].id, file)
+
+    with pytest.raises(CorruptStoreError, match="is lost"):
+        overtaken.start("n1")
+    with pytest.raises(CorruptStoreError, match="is lost"):
+        recover(member, Configuration.of_voters({"n1": member.address}))
+
+
+@pytest.mark.parametrize(
+    ("last", "is_lost"), [((3, 19), True), ((3, 20), False), ((2, 30), True), ((4, 10), False)]
+)
+def test_how_far_the_log_must_reach_is_compared_as_in_elections(tmp_path, last, is_lost):
+    snapshots = FileSnapshotStore(tmp_path)
+    transport = InmemTransport(InmemNetwork(), "n1:1")
+    snapshots.create(1, 20, 3, Configuration.of_voters({"n1": "n1:1"}), 1, transport).close()
+
+    with pytest.raises(CorruptStoreError, match="the state between") if is_lost else nullcontext():
+        check_reaches(snapshots, None, LogPosition(*last), InmemStore())
+
+
+def test_a_recovery_after_which_only_a_damaged_snapshot_is_left_is_no_new_server(tmp_path):
+    snapshots = FileSnapshotStore(tmp_path)
+    with stopped_cluster(["n1"], writes=3) as cluster:
+        member = cluster.members["n1"]
+        member.snapshots = snapshots
+        recover(member, Configuration.of_voters({"n1": member.address}))
+        damage(tmp_path, snapshots.list()[0].id, "meta.json")
+
+        with pytest.raises(CorruptStoreError, match="is lost"):
+            cluster.start("n1")
 
 
 class Unwilling(Recorder):
@@ -426,9 +502,9 @@ def test_an_error_of_a_command_is_its_result_and_one_of_this_server_ends_the_rec
         assert len(member.snapshots.list()) == 1
 
 
-def damage(directory, id):
-    """Flip a byte of the state of the snapshot ``id``."""
-    path = directory / "snapshots" / id / "state.bin"
+def damage(directory, id, file="state.bin"):
+    """Flip a byte of the snapshot ``id``."""
+    path = directory / "snapshots" / id / file
     data = bytearray(path.read_bytes())
     data[0] ^= 1
     path.write_bytes(bytes(data))

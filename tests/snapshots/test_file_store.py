@@ -172,6 +172,30 @@ def test_of_one_position_the_later_is_the_newer_whatever_the_clock_says(tmp_path
     assert taken == sorted(taken)  # as hashicorp/raft compares them
 
 
+def test_ids_of_one_position_are_compared_as_text_as_in_go(store, home):
+    for number in (999, 1000):
+        take(store)
+        newest = ids(store)[0]
+        (home / newest).rename(home / f"3-10-{number}")
+        meta = home / f"3-10-{number}" / "meta.json"
+        meta.write_text(meta.read_text().replace(newest, f"3-10-{number}"))
+
+    assert ids(store) == ["3-10-999", "3-10-1000"]
+
+
+def test_what_cannot_be_read_is_told_by_its_name_if_it_is_newer_than_what_can(tmp_path):
+    store = FileSnapshotStore(tmp_path, retain=9)
+    home = tmp_path / "snapshots"
+    kept = [take(store, index=index) for index in (10, 20, 20, 30)]
+    for id in (kept[0], kept[2], kept[3]):
+        (home / id / "meta.json").write_text("{")
+    (home / "3-99-1.tmp").mkdir()
+    (home / "notes").mkdir()
+
+    assert ids(store) == [kept[1]]
+    assert sorted(store.unreadable()) == [(3, 20), (3, 30)]
+
+
 def test_an_unfinished_one_counts_too(tmp_path, monkeypatch):
     monkeypatch.setattr(file_store.time, "time_ns", lambda: 2_000_000_000)
     store = FileSnapshotStore(tmp_path, retain=2)
