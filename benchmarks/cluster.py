@@ -138,6 +138,7 @@ class Cluster:
         self.submitted = 0
         """How many commands every server must have applied."""
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self.servers: list[Server] = []
         try:
             for id, _ in members:

@@ -14,7 +14,7 @@ from typing import Any
 
 from .cluster import Cluster, Server, first_to_write
 from .plan import SIZE, Group, Work
-from .processes import loopback_bytes, process_figures
+from .processes import disk_bytes, loopback_bytes, process_figures
 from .subjects import Subject
 from .workloads import UnsupportedError
 
@@ -73,19 +73,18 @@ def _warm_up(cluster: Cluster, leader: Server) -> None:
 def _measured(cluster: Cluster, leader: Server, work: Work, group: Group) -> dict[str, float]:
     """Run ``work``; besides its own figures: what it cost, per command, warm-up and all."""
     before = {server.id: process_figures(server.process.pid) for server in cluster.servers}
-    sent = loopback_bytes()
+    shared = {"written": disk_bytes(cluster.folder), "network": loopback_bytes()}
     arguments = {"size": SIZE, "seconds": group.seconds, "warm_up": group.warm_up, **work.arguments}
     figures = cluster.run(leader, workload=work.workload, **arguments)
-    sent_after = loopback_bytes()
+    shared_after = {"written": disk_bytes(cluster.folder), "network": loopback_bytes()}
     after = {server.id: process_figures(server.process.pid) for server in cluster.servers}
-    return {**figures, **costs(before, after, sent, sent_after, leader.id, figures["submitted"])}
+    count = figures["submitted"]
+    return {**figures, **costs(before, after, leader.id, count), **shared_costs(shared, shared_after, count)}
 
 
 def costs(
     before: dict[str, dict[str, float]],
     after: dict[str, dict[str, float]],
-    sent_before: float | None,
-    sent_after: float | None,
     leader: str,
     count: float,
 ) -> dict[str, float]:
@@ -99,15 +98,24 @@ def costs(
     others = [id for id in before if id != leader]
     found = {
         "leader_cpu_seconds_per_100k": _HUNDRED_THOUSAND * per_command(leader, "cpu_seconds"),
-        "leader_written_bytes_per_command": per_command(leader, "written_bytes"),
         "leader_rss_anon_mib": after[leader]["rss_anon_bytes"] / 2**20,
     }
     if others:
         cpu = sum(per_command(id, "cpu_seconds") for id in others) / len(others)
         found["follower_cpu_seconds_per_100k"] = _HUNDRED_THOUSAND * cpu
         found["follower_rss_anon_mib"] = max(after[id]["rss_anon_bytes"] for id in others) / 2**20
-    if sent_before is not None and sent_after is not None:
-        found["network_bytes_per_command"] = (sent_after - sent_before) / count
+    return found
+
+
+def shared_costs(
+    before: dict[str, float | None], after: dict[str, float | None], count: float
+) -> dict[str, float]:
+    """What ``count`` operations cost all servers together, in bytes: those that the kernel can tell."""
+    found = {}
+    for name, bytes_before in before.items():
+        bytes_after = after[name]
+        if count and bytes_before is not None and bytes_after is not None:
+            found[f"{name}_bytes_per_command"] = (bytes_after - bytes_before) / count
     return found
 
 

@@ -17,7 +17,7 @@ _LATENCIES = ("p50_us", "p99_us", "p999_us")
 _COSTS = {
     "leader_cpu_seconds_per_100k": "leader's CPU seconds per 100,000",
     "follower_cpu_seconds_per_100k": "a follower's CPU seconds per 100,000",
-    "leader_written_bytes_per_command": "bytes that the leader writes to disk per command",
+    "written_bytes_per_command": "bytes written to the disk per command, all servers",
     "network_bytes_per_command": "bytes on the network per command, all servers",
     "leader_rss_anon_mib": "leader's anonymous memory, MiB",
     "follower_rss_anon_mib": "a follower's anonymous memory, MiB",

@@ -1,12 +1,14 @@
 """The loads, on a library that answers at once."""
 
 import asyncio
+import os
 from concurrent.futures import Future
 
 import pytest
 
 from benchmarks import workloads
-from benchmarks.sessions import costs
+from benchmarks.processes import disk_bytes
+from benchmarks.sessions import costs, shared_costs
 from benchmarks.workloads import UnsupportedError
 
 
@@ -97,20 +99,37 @@ def test_what_can_be_awaited_is_awaited_itself():
 
 
 def test_costs_are_per_command_and_apart_for_leader_and_followers():
-    before = {id: {"cpu_seconds": 1.0, "written_bytes": 0, "rss_anon_bytes": 0} for id in ("a", "b", "c")}
+    before = {id: {"cpu_seconds": 1.0, "rss_anon_bytes": 0} for id in ("a", "b", "c")}
     after = {
-        "a": {"cpu_seconds": 3.0, "written_bytes": 4_000, "rss_anon_bytes": 2**20},
-        "b": {"cpu_seconds": 1.5, "written_bytes": 0, "rss_anon_bytes": 2**21},
-        "c": {"cpu_seconds": 2.5, "written_bytes": 0, "rss_anon_bytes": 2**22},
+        "a": {"cpu_seconds": 3.0, "rss_anon_bytes": 2**20},
+        "b": {"cpu_seconds": 1.5, "rss_anon_bytes": 2**21},
+        "c": {"cpu_seconds": 2.5, "rss_anon_bytes": 2**22},
     }
 
-    found = costs(before, after, 100.0, 2_100.0, "a", 1000)
+    found = costs(before, after, "a", 1000)
 
     assert found == {
         "leader_cpu_seconds_per_100k": 200.0,
         "follower_cpu_seconds_per_100k": 100.0,
-        "leader_written_bytes_per_command": 4.0,
         "leader_rss_anon_mib": 1.0,
         "follower_rss_anon_mib": 4.0,
-        "network_bytes_per_command": 2.0,
     }
+
+
+def test_what_all_servers_share_is_counted_where_the_kernel_tells_it():
+    before = {"network": 100.0, "written": None}
+    after = {"network": 2_100.0, "written": None}
+
+    assert shared_costs(before, after, 1000) == {"network_bytes_per_command": 2.0}
+
+
+def test_bytes_on_their_way_to_the_disk_are_counted_as_they_are(tmp_path):
+    if disk_bytes(tmp_path) is None:
+        pytest.skip("the directory for temporary files is on no disk whose writes the kernel tells")
+    before = disk_bytes(tmp_path)
+    with open(tmp_path / "file", "wb") as file:
+        file.write(os.urandom(1_000_000))
+        file.flush()
+        os.fsync(file.fileno())
+
+    assert disk_bytes(tmp_path) - before >= 1_000_000
