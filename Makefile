@@ -15,7 +15,7 @@ VENV_PY := $(VENV)/bin/python
 VENV_PY_ABS := $(if $(filter /%,$(VENV)),$(VENV_PY),$(CURDIR)/$(VENV_PY))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-tcp check lint types layers proto-check wheel-check simulate-some simulate night mutants interop format proto bench bench-peers bench-all bench-compare env clean
+.PHONY: help demo test test-tcp check lint types layers proto-check wheel-check simulate-some simulate night mutants planted interop format proto bench bench-peers bench-all bench-compare env clean
 .SUFFIXES:
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo 'make simulate     300 seeds of the simulator, or as many as fit into 8 minutes'
 	@echo 'make night        seeds until stopped; goes on where it stopped: simulation-results/'
 	@echo 'make mutants      plant bugs in copies of the library: does the simulator find them? (two hours)'
+	@echo 'make planted      the same for the store, recovery and wake-ups, and the tests of those (half an hour)'
 	@echo 'make interop      clusters of Python and Go servers, at length; needs Go (eight minutes)'
 	@echo 'make format       format the code, and fix what lint can fix'
 	@echo 'make proto        generate the protobuf code again'
@@ -93,6 +94,10 @@ night: $(STAMP)
 
 mutants: $(STAMP)
 	$(VENV_PY) -m tests.sim.mutants $(ARGS)
+
+# Bugs in what no simulator runs, found by the tests of single parts; half an hour.
+planted: $(STAMP)
+	$(VENV_PY) -m tests.planted $(ARGS)
 
 # What make test runs of it, and more; fails where there is no Go instead of skipping.
 interop: $(STAMP)
