@@ -10,6 +10,7 @@ import json
 import os
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 from .config import Config
 from .configuration import Configuration, Server, Suffrage, check_configuration, decode_configuration
@@ -20,13 +21,15 @@ from .log import Log, LogType
 from .logstore.base import LogStore, StableStore
 from .node_log import NodeLog
 from .restoring import check_reaches, restore_newest
-from .rules.election import START_OF_LOG, Ballot, LogPosition
+from .rules.election import LAST_TERM, START_OF_LOG, Ballot, LogPosition
 from .snapshot_writing import write_snapshot
 from .snapshots.base import SnapshotMeta, SnapshotStore
 from .state import BALLOT_KEY, encode_ballot, load_ballot
 from .transport.base import Transport
 
 _READ_BYTES = 1024 * 1024
+_TERMS_APART = 2**16
+"""More terms than a cluster goes through unheard by a server that is left."""
 
 
 def recover_cluster(
@@ -77,13 +80,26 @@ def recover_cluster(
         raise SnapshotFailedError(
             f"FSM.snapshot returned {type(state).__name__}: return bytes or an FSMSnapshot"
         )
+    ballot = load_ballot(stable_store)
+    ballot = Ballot(_term_of_its_own(ballot, log.last, config.local_id), None, ballot.newborn)
+    _save(stable_store, ballot)
     captured = Captured(state, log.last.index, log.last.term, configuration, log.last.index)
     meta = write_snapshot(snapshot_store, captured, transport)
     _check_newest(snapshot_store, meta)
-    ballot = load_ballot(stable_store)
     if ballot.newborn is not None:  # nobody is left who could show that it has caught up
         _save(stable_store, replace(ballot, newborn=None))
     log.reset(log.last)
+
+
+def _term_of_its_own(ballot: Ballot, last: LogPosition, server_id: str) -> int:
+    """A term in which no server that is lost, or is recovered by itself, has led.
+
+    Whoever led in a term that this server never heard of may have written other entries at the places
+    that come next.  With the same terms nobody could tell them apart if that disk came back.
+    """
+    return min(
+        max(ballot.term, last.term) + _TERMS_APART + crc32(server_id.encode()) % _TERMS_APART, LAST_TERM
+    )
 
 
 def _check_newest(store: SnapshotStore, meta: SnapshotMeta) -> None:
@@ -105,7 +121,7 @@ def _save(stable_store: StableStore, ballot: Ballot) -> None:
         raise
     except Exception as error:
         raise StorageError(
-            f"the stable store could not save that this server may lead: {error!r}. Mend that and recover again"
+            f"the stable store could not save this server's ballot: {error!r}. Mend that and recover again"
         ) from error
 
 

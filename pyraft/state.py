@@ -76,9 +76,9 @@ class NodeState:
         Raises:
             CorruptStoreError: the latest ballot is lost, and perhaps a vote with it.
         """
-        if self.log.first_index and self.ballot.term < self.log.last.term:
+        if self.ballot.term < self.log.last.term:
             raise CorruptStoreError(
-                f"the log of {self.server_id} ends in term {self.log.last.term}, and its ballot is of term "
+                f"log and snapshot of {self.server_id} end in term {self.log.last.term}, and its ballot is of term "
                 f"{self.ballot.term}: the latest ballot is lost, and perhaps a vote with it. Remove this server from "
                 f"the cluster, clear its directory and add it anew"
             )

@@ -60,7 +60,8 @@ class SnapshotSink(ABC):
 
         Raises:
             RaftError: it was cancelled: nothing may rely on it, above all not the dropping of the log.
-            StoreFullError, StorageError: it is not stored, and nothing is left of it.
+            StoreFullError: it is not stored, and nothing is left of it.
+            StorageError: it may or may not be there at the next start.
         """
 
     @abstractmethod

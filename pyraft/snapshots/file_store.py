@@ -300,9 +300,18 @@ class _FileSink(SnapshotSink):
             sync_directory(self._unfinished)
             os.rename(self._unfinished, self._folder)
             self._renamed = True
-            sync_directory(self._folder.parent)
+            self._make_name_durable()
         self._closed = True
         self._store.reap()
+
+    def _make_name_durable(self) -> None:
+        try:
+            sync_directory(self._folder.parent)
+        except OSError as error:
+            # Never StoreFullError: that it is not there is what nobody knows any more.
+            raise StorageError(
+                f"cannot complete the snapshot {self._folder}: {error}. It may or may not be there at the next start"
+            ) from error
 
     def cancel(self) -> None:
         if self._closed or self._ended is not None or self._store.is_foreign_process:

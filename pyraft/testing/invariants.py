@@ -530,6 +530,8 @@ class Judge:
             self._broken("I7", f"{server} changes its vote of term {ballot.term} from {before.voted_for}")
         if ballot.voted_for is not None:
             self._votes.setdefault((ballot.term, ballot.voted_for), {})[server] = None
+        if self._cluster.is_recovering:
+            self._vote_watch.recovering(server, ballot)
         self._vote_watch.saved(server, seen, ballot, self.committed)
         self.scout.voted(ballot, before)
         seen.ballot = ballot

@@ -21,6 +21,10 @@ class VoteWatch:
         self._broken = broken
         self._begun = {0: "", 1: ""}  # term -> who voted for itself first; term 1 is the bootstrap's
 
+    def recovering(self, server: str, ballot: Ballot) -> None:
+        """An operator gives the one that is left a term of its own, before it stands for election there."""
+        self._begun.setdefault(ballot.term, server)
+
     def saved(self, server: str, seen: Seen, ballot: Ballot, committed: list[Log]) -> None:
         """``ballot`` is about to replace ``seen.ballot`` on the server's disk.
 

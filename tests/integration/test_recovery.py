@@ -81,7 +81,8 @@ def test_two_of_three_go_on_after_the_third_is_lost(writes, snapshot_after):
             recover(member, survivors)
             assert member.store.last_index() == 0
             assert member.snapshots.list()[0].configuration == survivors
-        assert [load_ballot(member.store) for member in left] == ballots  # neither term nor vote
+        for member, before in zip(left, ballots, strict=True):
+            assert load_ballot(member.store).term > before.term  # so no vote of before counts any more
 
         cluster.start("n1", "n2")
 
@@ -342,6 +343,62 @@ def test_nobody_is_sent_a_snapshot_with_the_lost_members(tmp_path, file):
         cluster.write(1)
         cluster.check_nothing_lost("n1", "n4")
         assert older.id not in sent
+
+
+def test_a_recovered_server_leads_in_a_term_that_no_lost_leader_can_have_had():
+    """One of those whom it never heard of may have written other entries at the same places."""
+    terms = []
+    for id in ("n1", "n2"):
+        with stopped_cluster([id], writes=2) as cluster:
+            member = cluster.members[id]
+            before = load_ballot(member.store).term
+
+            recover(member, Configuration.of_voters({id: member.address}))
+
+            ballot = load_ballot(member.store)
+            assert ballot.term >= before + 2**16
+            assert ballot.voted_for is None
+            cluster.start(id)
+            cluster.write(1)
+            cluster.check_nothing_lost()
+            terms.append(ballot.term - before)
+    assert terms[0] != terms[1], "two that are recovered apart must not lead in one term either"
+
+
+def test_a_disk_that_comes_back_after_a_recovery_is_refused_and_not_mixed():
+    """It holds what a leader wrote of whom the recovered server never heard."""
+    with stopped_cluster(["n1"], writes=3) as cluster:
+        member = cluster.members["n1"]
+        last = member.store.get_log(member.store.last_index())
+        old = cluster._enrol("n2", joins=True)
+        old.store = InmemStore()
+        old.store.store_logs(member.store.get_logs(1, last.index, 1 << 20))
+        for index in range(last.index + 1, last.index + 9):
+            old.store.store_logs([Log(index, last.term + 1, LogType.NOOP)])
+        old.store.set(BALLOT_KEY, encode_ballot(Ballot(last.term + 1, "n2")))
+        recover(member, Configuration.of_voters({"n1": member.address}))
+        cluster.start("n1")
+        cluster.write(3, among=["n1"])
+        cluster.start("n2")
+
+        leader = cluster.leader(["n1"]).raft
+        leader.add_nonvoter("n2", old.address, timeout=PATIENCE).result(PATIENCE)
+        cluster.write(3, among=["n1"])
+
+        eventually(lambda: not old.runs or old.fsm.applied == member.fsm.applied, "refused, or the same")
+
+
+def test_a_ballot_that_is_lost_does_not_let_a_recovered_server_begin_below_its_log():
+    with stopped_cluster(["n1"], writes=3) as cluster:
+        member = cluster.members["n1"]
+        term = member.store.get_log(member.store.last_index()).term
+        member.store._values.pop(BALLOT_KEY)
+
+        recover(member, Configuration.of_voters({"n1": member.address}))
+
+        assert load_ballot(member.store).term > term
+        cluster.start("n1")
+        cluster.write(1)
 
 
 @pytest.fixture
