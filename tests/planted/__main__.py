@@ -64,7 +64,9 @@ def look_for(mutant: Mutant, tests: tuple[str, ...]) -> str:
             return _NEVER_END
         if done.returncode not in (0, 1):
             raise RuntimeError(f"{mutant.name}: pytest could not run:\n{done.stdout}{done.stderr}")
-        failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        failed = [
+            line for line in done.stdout.splitlines() if line.startswith(("FAILED tests", "ERROR tests"))
+        ]
         return failed[0].split(" - ")[0] if failed else ""
 
 
