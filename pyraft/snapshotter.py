@@ -32,7 +32,7 @@ from .events import (
 )
 from .fsm_runner import Captured
 from .futures import RaftFuture, SnapshotFuture
-from .restoring import OTHER_MEMBERS
+from .restoring import OTHER_MEMBERS, position_of
 from .rules.timing import randomized
 from .runtime import Inbox
 from .snapshot_writing import cancel, copy_all, write_snapshot
@@ -108,8 +108,19 @@ class Snapshotter:
         self._inbox.put(_Stop())
 
     def opener(self, meta: SnapshotMeta) -> Callable[[], BinaryIO]:
-        """A function that opens the snapshot described by ``meta``."""
-        return lambda: self._store.open(meta.id)[1]
+        """A function that opens the snapshot described by ``meta``, or another one of the same entry."""
+        return lambda: self._open_state(meta)
+
+    def _open_state(self, meta: SnapshotMeta) -> BinaryIO:
+        try:
+            return self._store.open(meta.id)[1]
+        except RaftError:
+            # A leader that heard nothing sends it again, and where few are kept the second one has
+            # taken its place.  What two of one entry hold is the same.
+            for other in self._store.list():
+                if other.id != meta.id and position_of(other) == position_of(meta):
+                    return self._store.open(other.id)[1]
+            raise
 
     def open_newest(self) -> tuple[SnapshotMeta, BinaryIO]:
         """The newest snapshot that can be read, and a reader that the caller closes.

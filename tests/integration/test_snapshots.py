@@ -15,6 +15,7 @@ from pyraft import (
     FSMSnapshot,
     NothingNewToSnapshotError,
     Raft,
+    RaftError,
     SnapshotFailedError,
     StorageError,
     recover_cluster,
@@ -514,3 +515,25 @@ def test_open_with_a_snapshot_store_of_the_users_keeps_none_of_its_own(tmp_path)
 
     with pytest.raises(CorruptStoreError, match="the state between is lost"):
         open_alone(tmp_path / "n1", snapshot_store=InmemSnapshotStore())
+
+
+def test_a_snapshot_that_came_twice_can_be_opened_when_the_second_has_taken_its_place(tmp_path):
+    """A leader that heard nothing sends it again; with one kept, the first is gone before the FSM opens it."""
+    snapshots = FileSnapshotStore(tmp_path, retain=1)
+    with Cluster(["n1"], settings=config(0.05), make_snapshots=lambda: snapshots) as cluster:
+        cluster.start().write(3)
+        taken = cluster.leader().raft.snapshot()
+        meta = taken.result(PATIENCE)
+        with taken.open() as reader:
+            state = reader.read()
+        transport = InmemTransport(InmemNetwork(), "n1:1")
+        with snapshots.create(1, meta.index, meta.term, meta.configuration, 1, transport) as sink:
+            sink.write(state)
+        assert [kept.id for kept in snapshots.list()] == [sink.id] != [meta.id]
+
+        with taken.open() as reader:
+            assert reader.read() == state
+        with snapshots.create(1, meta.index + 1, meta.term, meta.configuration, 1, transport) as sink:
+            sink.write(b"later")
+        with pytest.raises(RaftError, match="no longer"):
+            taken.open()
