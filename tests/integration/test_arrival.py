@@ -489,7 +489,8 @@ class Crash(Exception):
 
 
 def test_a_crash_between_ballot_and_bootstrap_entry_is_made_good_at_the_next_start(tmp_path, monkeypatch):
-    with leaves_no_thread(), Watched(root=tmp_path) as cluster:
+    # Long enough that the two others do not elect one of them before this one has asked them.
+    with leaves_no_thread(), Watched(root=tmp_path, settings=config(1.0)) as cluster:
 
         def crash(node, configuration):
             if node.id == "n1":
