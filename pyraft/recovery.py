@@ -70,6 +70,9 @@ def recover_cluster(
         raise ConfigError(f"the log of {config.local_id} is empty: bootstrap a new cluster instead")
     check_reaches(snapshot_store, None, log.last, log_store)
     log.check_holds_commit(config.local_id)
+    ballot = load_ballot(stable_store)
+    ballot = Ballot(_term_of_its_own(ballot, log.last, config.local_id), None, ballot.newborn)
+    _save(stable_store, ballot)
     try:
         state = fsm.snapshot()
     except Exception as error:
@@ -80,9 +83,6 @@ def recover_cluster(
         raise SnapshotFailedError(
             f"FSM.snapshot returned {type(state).__name__}: return bytes or an FSMSnapshot"
         )
-    ballot = load_ballot(stable_store)
-    ballot = Ballot(_term_of_its_own(ballot, log.last, config.local_id), None, ballot.newborn)
-    _save(stable_store, ballot)
     captured = Captured(state, log.last.index, log.last.term, configuration, log.last.index)
     meta = write_snapshot(snapshot_store, captured, transport)
     _check_newest(snapshot_store, meta)
