@@ -113,9 +113,11 @@ def _lost(what: str, last: LogPosition) -> CorruptStoreError:
 def _is_overtaken(meta: SnapshotMeta, log_store: LogStore) -> bool:
     """Whether our log has gone on without that snapshot.
 
-    It was from outside (Raft.restore), and durable here only after this server had begun to follow
-    another leader, so it was refused.  If it had been committed, every entry of a later term would
-    stand behind it (§5.4.3).
+    Mostly it was from outside (Raft.restore), and durable here only after this server had begun to
+    follow another leader, so it was refused.  If it had been committed in its own term, every entry
+    of a later term would stand behind it (§5.4.3).  Otherwise a later leader committed it (§5.4.2,
+    Figure 8), and this server stopped between receiving it and dropping a log that had to go: then
+    it has acknowledged nothing of it, and stands where it stood before.
     """
     try:
         first, last = log_store.first_index(), log_store.last_index()

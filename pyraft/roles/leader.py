@@ -492,8 +492,9 @@ class Leader:
         node, meta = self._node, written.meta
         # First: what is on its way to a peer must not be sent with the new commit index.
         former, self._peers = self._peers, {}
-        for peer in former.values():
+        for peer in [*former.values(), *(leaving.peer for leaving in self._leaving.values())]:
             peer.end()
+        self._leaving.clear()
         in_flight = [future for batch in self._in_flight for future in batch.futures if future is not None]
         node.notifier.fail(in_flight, lost)
         self._in_flight.clear()

@@ -91,6 +91,26 @@ def test_commands_in_flight_are_aborted_and_their_outcome_is_open(cluster):
         assert b"in flight" not in member.fsm.applied
 
 
+def test_a_server_on_its_way_out_is_sent_nothing_more():
+    """It would get what the restore took back, and perhaps be told that it is committed."""
+    with Cluster(settings=config(PATIENCE), make_snapshots=InmemSnapshotStore) as cluster:
+        leader = cluster.start().leader()
+        gone, other = cluster.followers(leader)
+        cluster.network.drop(dst=gone.address, when=lambda message: bool(getattr(message, "entries", ())))
+        leader.raft.remove_server(gone.id).result(PATIENCE)
+        assert sending_to(gone.id), "for an election timeout it is still to hear of its removal"
+
+        leader.raft.restore(*outside()).result(PATIENCE)
+
+        eventually(lambda: not sending_to(gone.id), "nobody sends to it any more", PATIENCE / 4)
+        eventually(lambda: other.fsm.applied == [b"from", b"outside"], "the others go on")
+        assert gone.fsm.applied == []
+
+
+def sending_to(id):
+    return [thread.name for thread in threading.enumerate() if thread.name.endswith(f"repl-{id}")]
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
