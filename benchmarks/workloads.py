@@ -119,8 +119,11 @@ def clients(
     tally = Tally(clients)
     calls = [globals()["operation"](raft, operation, number, size) for number in range(clients)]
 
+    all_there = threading.Event()
+
     def client(number: int) -> None:
         call, times, clock = calls[number], tally.times[number], time.perf_counter
+        all_there.wait()  # a thread that starts beside those at work takes 10 ms to say that it runs
         try:
             while not tally.is_stopped:
                 began = clock()
@@ -137,6 +140,7 @@ def clients(
         for thread in threads:
             thread.start()
         threading.stack_size(before)
+        all_there.set()
         time.sleep(warm_up)
         tally.begin()
         time.sleep(seconds)
