@@ -18,6 +18,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 TIMEOUT = 60.0
+_AT_ONCE = 64
+"""Blocked clients that begin together."""
+_BETWEEN_SECONDS = 0.005
 _STACK_BYTES = 256 * 1024
 """Of each client's thread: there are up to 4,096 of them."""
 
@@ -119,11 +122,11 @@ def clients(
     tally = Tally(clients)
     calls = [globals()["operation"](raft, operation, number, size) for number in range(clients)]
 
-    all_there = threading.Event()
+    gates = [threading.Event() for _ in range(0, clients, _AT_ONCE)]
 
     def client(number: int) -> None:
         call, times, clock = calls[number], tally.times[number], time.perf_counter
-        all_there.wait()  # a thread that starts beside those at work takes 10 ms to say that it runs
+        gates[number // _AT_ONCE].wait()
         try:
             while not tally.is_stopped:
                 began = clock()
@@ -137,10 +140,14 @@ def clients(
     before = threading.stack_size(_STACK_BYTES)
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     with burning() if busy else contextlib.nullcontext(), switching(switch_interval):
+        # A thread that starts beside others at work takes 10 ms to say that it runs.
         for thread in threads:
             thread.start()
         threading.stack_size(before)
-        all_there.set()
+        # All at once would keep the leader's own threads from running for a second: it would step down.
+        for gate in gates:
+            gate.set()
+            time.sleep(_BETWEEN_SECONDS)
         time.sleep(warm_up)
         tally.begin()
         time.sleep(seconds)
