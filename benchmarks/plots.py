@@ -105,7 +105,7 @@ def scaling_with_servers(axes: Any, groups: Sequence[Group], values: Values) -> 
                 points.append((float(group.servers), max(best)))
         _line(axes, points, subject)
     axes.set(xlabel="servers", ylabel="commands per second, largest", title="Throughput over servers")
-    axes.set(yscale="log")
+    axes.set(yscale="log", xticks=sorted({group.servers for group in scaled}))
     return _legend(axes)
 
 
