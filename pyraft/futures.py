@@ -48,6 +48,7 @@ class RaftFuture(Future[T]):
     # What every future needs.  The rest is in __dict__, which is not even made unless somebody waits
     # or adds a callback: that halves what a command costs here, and the garbage collector's share.
     __slots__ = ("_exception", "_is_done", "_is_watched", "_result", "_runtime", "_unclaimed")
+    _is_command = False
     _result: Any
 
     def __init__(self, runtime: Runtime) -> None:
@@ -177,7 +178,7 @@ class RaftFuture(Future[T]):
                 f"waiting for this future here could never end, because {reason}: "
                 f"use add_done_callback(), or await it inside a coroutine"
             )
-        signal = self._runtime.caller_signal()
+        signal = self._runtime.caller_signal(self._is_command)
         wake = signal.set
         self._queue("_wakers").append(wake)  # apart from users' callbacks, which may block
         if self._is_done:
@@ -369,6 +370,7 @@ class ApplyFuture(IndexFuture[Any]):
     """The outcome of a command: what ``FSM.apply`` returned or raised on this server."""
 
     __slots__ = ()
+    _is_command = True
 
     @property
     def response(self) -> Any:

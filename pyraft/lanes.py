@@ -6,13 +6,14 @@ threads behind them: with 4,096 callers a leader waited so long that it lost its
 
 Every step that decides is a single atomic operation of CPython with its lock, and of two threads
 each publishes first and looks second.  An interrupt can cost a lane, a KeyboardInterrupt in
-``go_on``.  Nothing depends on it: who waits looks for itself now and then (see
-runtime.CallerSignal), and if nobody at all was woken meanwhile it mends the lanes.
+``go_on``, and a signal handler that waits can keep one.  Nothing depends on it: a pyraft thread
+looks after the lanes now and then (``look``), and so does who waits (see runtime.CallerSignal).
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 WIDTH = 64
@@ -21,6 +22,10 @@ WIDTH = 64
 Fewer leave it idle while one wakes (8 carried 7 % less with 256 callers than no lanes at all);
 with more of them pyraft's own threads wait longer.
 """
+
+_SLOW = 64  # who left the line during one wait of ``then``; fewer, and one at a time is too slow
+_STAYS_WIDE_FOR = 20_000  # of them
+_STUCK_AFTER = 0.25  # seconds
 
 
 class Sleeper(Protocol):
@@ -31,14 +36,36 @@ class Sleeper(Protocol):
 
 
 class Lanes:
-    """Who is to be woken, in order of arrival.  Any thread may call it; nothing blocks."""
+    """Who is to be woken, in order of arrival.  Any thread may call it; nothing blocks.
 
-    __slots__ = ("_free", "_sleepers", "moved")
+    Attributes:
+        moved: how often about somebody left the line.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_free",
+        "_moved_at_look",
+        "_moved_at_then",
+        "_narrow_at",
+        "_sleepers",
+        "_still_since",
+        "_then",
+        "_usual_width",
+        "_width",
+        "moved",
+    )
+
+    def __init__(self, width: int = WIDTH) -> None:
+        """``width``: the usual number of lanes; ``hurry`` may make it ``WIDTH`` for a while."""
         self._sleepers: deque[Sleeper] = deque()
-        self._free: deque[None] = deque([None] * WIDTH)
-        self.moved = 0  # how often about somebody left the line
+        self._usual_width = self._width = width
+        self._free: deque[None] = deque([None] * width)
+        self._narrow_at = 0.0  # what ``moved`` must be for the usual width
+        self._then: deque[Callable[[], None]] = deque(maxlen=1)
+        self._moved_at_then = 0
+        self._moved_at_look = 0
+        self._still_since = 0.0
+        self.moved = 0
 
     def wake(self, sleeper: Sleeper) -> None:
         """Let ``sleeper`` be woken, now or when those before it have been."""
@@ -52,22 +79,76 @@ class Lanes:
             try:
                 sleeper = self._sleepers.popleft()
             except IndexError:
-                if len(self._free) < WIDTH:  # after mend() there may be more than so many lanes
+                if len(self._free) < self._width:  # after mend() there may be more than so many lanes
                     self._free.append(None)
-                if not self._sleepers or not self._take_lane():
+                if not self._sleepers:
+                    self._tell()
+                    return
+                if not self._take_lane():
                     return
                 continue
             self.moved += 1
             if sleeper.wake():
                 return
 
+    def then(self, call: Callable[[], None]) -> bool:
+        """Have ``call`` made once the line is empty; False if nobody is on the way, and it is not.
+
+        It replaces an earlier one.  Who is woken last makes it, on its own thread; with a lane that
+        was lost, nobody does.
+        """
+        self._moved_at_then = self.moved
+        self._then.append(call)  # first: who frees a lane looks after that
+        if self._is_somebody_on_the_way():
+            return True
+        try:
+            self._then.pop()
+        except IndexError:
+            return True  # the last one came meanwhile, and makes it
+        return False
+
+    def hurry(self) -> None:
+        """The line has kept somebody waiting since ``then``: wake more at a time if it hardly moved."""
+        if self._width == self._usual_width < WIDTH and self.moved - self._moved_at_then < _SLOW:
+            self._widen(self.moved + _STAYS_WIDE_FOR)
+
+    def open(self) -> None:
+        """Wake ``WIDTH`` at a time from now on: whoever looks after the lanes is about to end."""
+        self._widen(float("inf"))
+
+    def look(self, now: float) -> None:
+        """Mend the lanes if nobody has gone on for a while.  One thread calls it, now and then."""
+        if self.moved != self._moved_at_look or not self._is_somebody_on_the_way():
+            self._moved_at_look, self._still_since = self.moved, now
+        elif now - self._still_since >= _STUCK_AFTER:
+            self._still_since = now
+            self.mend()
+
     def mend(self) -> None:
         """Nobody goes on: free all lanes, whose threads are gone or held up, and go on."""
-        for _ in range(WIDTH - len(self._free)):
+        for _ in range(self._width - len(self._free)):
             self._free.append(None)
-        for _ in range(WIDTH):
+        for _ in range(self._width):
             if self._take_lane():
                 self.go_on()
+
+    def _widen(self, narrow_at: float) -> None:
+        self._narrow_at = narrow_at
+        self._width = WIDTH
+        self.mend()
+
+    def _is_somebody_on_the_way(self) -> bool:
+        return bool(self._sleepers) or len(self._free) < self._width
+
+    def _tell(self) -> None:
+        """The line is empty."""
+        if self.moved >= self._narrow_at:
+            self._width = self._usual_width
+        try:
+            call = self._then.popleft()
+        except IndexError:
+            return
+        call()
 
     def _take_lane(self) -> bool:
         try:

@@ -316,6 +316,7 @@ class Node:
         """Bring everything to an end, in order.  Main thread; its last act."""
         context = self.context
         context.enter(RaftState.SHUTDOWN)
+        self._runtime.release_callers()
         failure = self.failure
 
         def refused() -> RaftError:

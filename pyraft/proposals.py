@@ -55,6 +55,10 @@ class ProposalQueue:
     def __len__(self) -> int:
         return len(self._items)
 
+    def has(self, count: int, size: int) -> bool:
+        """Whether so many commands wait, or so many bytes."""
+        return len(self._items) >= count or self._bytes >= size
+
     @property
     def waiting_bytes(self) -> int:
         return self._bytes
@@ -142,7 +146,7 @@ class ProposalQueue:
             room = self._runtime.signal()
             if self._offer(proposal, room):
                 return
-            self.channel.poke()
+            self._ask_for_room(room)
             left = None if deadline is None else deadline - self._runtime.now()
             if (left is not None and left <= 0) or not room.wait(left):
                 with self._lock:
@@ -153,6 +157,13 @@ class ProposalQueue:
                     f"cluster is slower than its clients. Try again later, or allow more time or more "
                     f"max_proposals and max_proposal_bytes"
                 )
+
+    def _ask_for_room(self, room: Signal) -> None:
+        """The leader loop may be waiting for more; but one of those who wait for room is enough."""
+        if self._waiting[:1] == [room]:
+            self.channel.insist()
+        else:
+            self.channel.poke()
 
     def _cut(self, max_count: int, max_bytes: int) -> list[Proposal]:
         size = count = 0

@@ -110,9 +110,32 @@ class Runtime(ABC):
     def signal(self) -> Signal:
         """A new signal."""
 
-    def caller_signal(self) -> Signal:
-        """A new signal for a thread of the user's, of which there may be thousands."""
+    def caller_signal(self, is_command: bool = False) -> Signal:
+        """A new signal for a thread of the user's, of which there may be thousands.
+
+        ``is_command``: it waits for the answer to a command, after which another may follow.
+        """
         return self.signal()
+
+    def after_callers(self, call: Callable[[], None]) -> bool:
+        """Have ``call`` made once nobody is on the way who waited for a command that is done.
+
+        It must not block.  An earlier one that was not made yet may be forgotten, and this one if a
+        thread is held up, so that nothing may depend on it.
+
+        Returns:
+            False if nobody is on the way, or the runtime does not know: it is not made.
+        """
+        return False
+
+    def hurry_callers(self) -> None:  # noqa: B027  (optional)
+        """Those on the way when ``after_callers`` was called have taken long."""
+
+    def look_after_callers(self) -> None:  # noqa: B027  (optional)
+        """See to it that all who are to be woken will be.  One pyraft thread calls it, now and then."""
+
+    def release_callers(self) -> None:  # noqa: B027  (optional)
+        """Nobody looks after the callers any more."""
 
     @abstractmethod
     def lock(self) -> AbstractContextManager[Any]:
@@ -155,6 +178,10 @@ class NotifyChannel:
         except BaseException:  # a KeyboardInterrupt: with the mark left, all later news would be missed
             self.is_marked = False
             raise
+
+    def insist(self) -> None:
+        """Send the event though it is marked: to a consumer that leaves the mark set while it waits."""
+        self._inbox.put(self._event)
 
     def clear(self) -> None:
         """Take the mark away.  The consumer calls it before it reads the shared state."""
@@ -360,6 +387,9 @@ class ThreadRuntime(Runtime):
     def __init__(self) -> None:
         self._fork_guard = ForkGuard()
         self._lanes = Lanes()
+        # One by one: a second thread that is awake finds the interpreter taken and sleeps again, which
+        # costs both.  Apart from the others, who bring no commands that a leader could wait for.
+        self._command_lanes = Lanes(1)
 
     def now(self) -> float:
         return time.monotonic()
@@ -379,8 +409,23 @@ class ThreadRuntime(Runtime):
     def signal(self) -> Signal:
         return ThreadSignal()
 
-    def caller_signal(self) -> Signal:
-        return CallerSignal(self._lanes)
+    def caller_signal(self, is_command: bool = False) -> Signal:
+        return CallerSignal(self._command_lanes if is_command else self._lanes)
+
+    def after_callers(self, call: Callable[[], None]) -> bool:
+        return self._command_lanes.then(call)
+
+    def hurry_callers(self) -> None:
+        self._command_lanes.hurry()
+
+    def look_after_callers(self) -> None:
+        now = time.monotonic()
+        self._command_lanes.look(now)
+        self._lanes.look(now)
+
+    def release_callers(self) -> None:
+        self._command_lanes.open()
+        self._lanes.open()
 
     def lock(self) -> AbstractContextManager[Any]:
         return threading.Lock()

@@ -67,6 +67,7 @@ from .read_rounds import ReadRounds
 from .transfer import Transfers
 
 _SHORTEST_LEASE_CHECK = 0.01  # seconds
+_LONGEST_WAIT_FOR_CALLERS = 0.05  # seconds
 
 
 class _Batch(NamedTuple):
@@ -121,6 +122,8 @@ class Leader:
         self._unapplied: deque[tuple[int, int]] = deque()  # (last index, bytes) of appended batches
         self._unapplied_bytes = 0
         self._taken: list[Proposal] = []  # out of the queue and not yet in flight
+        self._take_at = inf  # when at the latest, while the queue is left alone for callers on their way
+        self._left_some = False  # the latest taking did not empty the queue
         self._failure: BaseException | None = None
 
     def run(self) -> Next:
@@ -161,6 +164,7 @@ class Leader:
                     self._on_matched(event)
                 case ProposalsWaiting():
                     transition = self._append_waiting()
+                    wake_at = min(wake_at, self._take_at)
                 case None:
                     transition = self._on_timer()
                     wake_at = self._next_timer()
@@ -221,21 +225,27 @@ class Leader:
         for id, leaving in list(self._leaving.items()):
             if leaving.until <= now:
                 self._leaving.pop(id).peer.end()
-        if now < self._lease_check_at:
-            return None
-        self._lease_check_at = self._next_lease_check()
-        return self._check_lease()
+        transition = None
+        if now >= self._lease_check_at:
+            self._lease_check_at = self._next_lease_check()
+            transition = self._check_lease()
+        if now >= self._take_at and transition is None and self._departure is None:
+            self._node.runtime.hurry_callers()
+            transition = self._append_waiting()
+        return transition
 
     def _next_timer(self) -> float:
         leaving = [leaving.until for leaving in self._leaving.values()]
         soonest = min(self._transfers.wake_at, self._restore.wake_at, self._changes.wake_at())
-        return min([self._lease_check_at, soonest, *leaving])
+        return min([self._lease_check_at, self._take_at, soonest, *leaving])
 
     # -- appending -------------------------------------------------------------------------
 
     def _append_waiting(self) -> Next | None:
         """Take everything that waits, bounded by entries and bytes, into the log at once."""
         node, config = self._node, self._node.config
+        if self._is_leaving_them_alone():
+            return None
         node.proposals.channel.clear()  # before looking: a later poke is then not lost
         if self._transfers.is_active:
             self._refuse_during_transfer()
@@ -255,7 +265,27 @@ class Leader:
         transition = self._append(logs, futures)
         if len(node.proposals):
             node.proposals.channel.poke()  # RPCs that came meanwhile go first
+            self._left_some = True
         return transition
+
+    def _is_leaving_them_alone(self) -> bool:
+        """Whether callers who have just got their answers are on the way, and likely to bring more.
+
+        A batch for all of them costs hardly more than one for the first, and as long as they are
+        woken one by one this thread does not come in between.  While it lasts, the queue's mark
+        stays set: nobody pokes.  What ends it is whoever is woken last, a full queue, or time.
+        """
+        node, config = self._node, self._node.config
+        has_ended, self._take_at = self._take_at < inf, inf
+        goes_on, self._left_some = self._left_some, False
+        if has_ended or goes_on or self._transfers.is_active or self._restore.is_active:
+            return False
+        if not len(node.proposals) or node.proposals.has(config.max_append_entries, config.max_append_bytes):
+            return False
+        if not node.runtime.after_callers(node.proposals.channel.insist):
+            return False
+        self._take_at = node.runtime.now() + _LONGEST_WAIT_FOR_CALLERS
+        return True
 
     def _refuse_during_transfer(self) -> None:
         node, config = self._node, self._node.config
@@ -639,6 +669,8 @@ class Leader:
         node = self._node
         self._leadership.alive = False
         node.leadership = None
+        if self._take_at < inf:  # the queue is marked, so nobody else would tell the next role
+            node.proposals.channel.insist()
         for peer in [*self._peers.values(), *(leaving.peer for leaving in self._leaving.values())]:
             peer.end()
         self._transfers.end()

@@ -62,7 +62,7 @@ KINDS: tuple[type[Fault], ...] = (
 EXPERIMENTS: tuple[type[Fault], ...] = (f.NoMetaSync, f.NoSync)
 """Kinds that no server can survive: the judges must say so."""
 
-APART: tuple[type[Fault], ...] = (r.Restores, LostMajority)
+APART: tuple[type[Fault], ...] = (r.Restores, LostMajority, f.SlowCallers)
 """Kinds that ``draw_apart`` adds to what a profile gives."""
 
 _BY_NAME = {kind.name: kind for kind in (*KINDS, *EXPERIMENTS, *APART)}
@@ -243,6 +243,7 @@ PROFILES: dict[str, Profile] = {
 _STRAY = 0.3  # the probability that a kind from elsewhere joins
 _LOST_MAJORITIES = 0.05  # ... that the cluster loses its majority for good now and then
 _RESTORES = 0.1  # ... that operators restore snapshots from outside
+_SLOW_CALLERS = 0.25  # ... that leaders wait for callers on their way
 
 _CHANGE_MEMBERS: tuple[type[Fault], ...] = (
     m.Churn,
@@ -288,17 +289,20 @@ def draw_faults(rng: random.Random, profile: str | None = None) -> list[Fault]:
 def draw_apart(rng: random.Random, chosen: list[Fault]) -> list[Fault]:
     """What joins the faults ``chosen`` by another draw, so that those stay what they are.
 
-    They go with nothing else for which operators replace disks: a server that stands on a
+    What replaces states and disks goes with nothing else for which operators do: a server that stands on a
     snapshot from outside that the others went on without loses its disk, too.
     """
     every, lasting = rng.choice([1.0, 3.0]), rng.choice([1.0, 3.0])
     drawn = rng.random()
+    callers: list[Fault] = [f.SlowCallers(1.0, 5.0)] if rng.random() < _SLOW_CALLERS else []
     if _has(chosen, *_CHANGE_MEMBERS, *_LOSE_DISKS):
-        return []
+        return callers
     if drawn < _RESTORES:
         readers: list[Fault] = [m.Reads(1.0, 3.0)]  # who may see a state before it is committed
-        return [r.Restores(every, lasting), *(readers if not _has(chosen, m.Reads) else [])]
-    return [LostMajority(4 * every, lasting)] if drawn > 1.0 - _LOST_MAJORITIES else []
+        return [r.Restores(every, lasting), *(readers if not _has(chosen, m.Reads) else []), *callers]
+    if drawn > 1.0 - _LOST_MAJORITIES:
+        return [LostMajority(4 * every, lasting), *callers]
+    return callers
 
 
 def _has(faults: list[Fault], *kinds: type[Fault]) -> bool:

@@ -541,6 +541,26 @@ class HeldAfterClockRead(Fault):
             server.clock.held_after_read = None
 
 
+class SlowCallers(Fault):
+    """Leaders find callers on their way and leave their queue alone until they come, now and then in vain."""
+
+    name = "slow callers"
+
+    def strike(self, cluster: SimCluster, rng: random.Random) -> None:
+        share, lost = rng.choice([0.3, 0.9, 1.0]), rng.choice([0.0, 0.1, 1.0])
+        mean = rng.choice([0.0, 0.001, 0.02, 0.2])
+
+        def draw() -> float | None:
+            if rng.random() >= share:
+                return None
+            return inf if rng.random() < lost else rng.expovariate(1.0) * mean
+
+        cluster.scheduler.callers = draw
+
+    def relent(self, cluster: SimCluster, rng: random.Random) -> None:
+        cluster.scheduler.callers = None
+
+
 class SlowFsm(Fault):
     """A server's state machine takes long for every command."""
 

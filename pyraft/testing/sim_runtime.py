@@ -21,6 +21,8 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from math import inf
 from random import Random
 from threading import Lock, Thread, get_ident
 from types import TracebackType
@@ -386,6 +388,10 @@ class Scheduler:
                 task.holds -= 1
                 if not task.holds and task.wants_to_run:
                     self._make_runnable(task)
+
+    callers: Callable[[], float | None] | None = None
+    """How many seconds users' threads that were just answered are on their way: infinite, they never come;
+    None, as without this, nobody is."""
 
     held_until = 0.0
     """When tasks that were kept from running were last let go, in virtual time."""
@@ -773,6 +779,24 @@ class SimRuntime(Runtime):
     def signal(self) -> Signal:
         self.scheduler.switch()  # who makes one has looked, and is about to wait
         return SimSignal(self)
+
+    def after_callers(self, call: Callable[[], None]) -> bool:
+        scheduler = self.scheduler
+        if scheduler.callers is None or scheduler.undisturbed:
+            return False
+        self.enter()
+        seconds = scheduler.callers()
+        if seconds is None:
+            return False
+        scheduler.note("callers on their way", self.group.name, seconds)
+        if seconds < inf:
+            scheduler.spawn(f"user-{self.group.name}-back", partial(self._come, seconds, call), self.group)
+        scheduler.switch()
+        return True
+
+    def _come(self, seconds: float, call: Callable[[], None]) -> None:
+        self.scheduler.sleep(seconds)
+        call()
 
     def lock(self) -> AbstractContextManager[Any]:
         return SimLock(self)

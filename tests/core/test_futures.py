@@ -90,7 +90,7 @@ def test_a_result_that_comes_at_the_very_end_of_the_wait_is_returned():
             f.set_result("just in time")
             return False
 
-    f._runtime = type("LateRuntime", (ThreadRuntime,), {"caller_signal": lambda self: Late()})()
+    f._runtime = type("LateRuntime", (ThreadRuntime,), {"caller_signal": lambda self, is_command: Late()})()
 
     assert f.result(timeout=0) == "just in time"
 

@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 
-from pyraft.futures import RaftFuture
-from pyraft.lanes import WIDTH, Lanes
+from pyraft.futures import ApplyFuture, RaftFuture
+from pyraft.lanes import _SLOW, _STAYS_WIDE_FOR, _STUCK_AFTER, WIDTH, Lanes
 from pyraft.runtime import CallerSignal, ThreadRuntime
 from tests.interrupting import interrupted_at_each_line
 from tests.nodes import PATIENCE, eventually
@@ -119,6 +119,177 @@ def test_whoever_comes_while_the_only_lane_is_freed_gets_it(function, is_freed_f
         return *(both if is_freed_first else both[::-1]), check
 
     interrupted_at_each_line(function, make)
+
+
+# -- who is told when the line is empty --
+
+
+def called(calls, name="done"):
+    return lambda: calls.append(name)
+
+
+def test_where_nobody_is_on_the_way_nobody_is_told():
+    calls = []
+
+    assert not Lanes().then(called(calls))
+
+    assert calls == []
+
+
+@pytest.mark.parametrize("width", [1, WIDTH])
+@pytest.mark.parametrize("count", [1, 2, WIDTH + 1])
+def test_whoever_empties_the_line_says_so_once(width, count):
+    lanes, calls = Lanes(width), []
+    for _ in range(count):
+        lanes.wake(Sleeper())
+    assert lanes.then(called(calls))
+    left = max(count - width, 0)  # in the line; the others are on their way, the first of them finds it empty
+
+    for _ in range(left):
+        lanes.go_on()
+    assert calls == []
+    for _ in range(count - left):
+        lanes.go_on()
+
+    assert calls == ["done"]
+    assert not lanes.then(called(calls))
+
+
+def test_who_asks_again_is_told_once():
+    lanes, calls = Lanes(1), []
+    lanes.wake(Sleeper())
+    assert lanes.then(called(calls, "first"))
+    assert lanes.then(called(calls, "second"))
+
+    lanes.go_on()
+
+    assert calls == ["second"]
+
+
+@pytest.mark.parametrize(
+    ("function", "is_asked_first"), [(Lanes.then, True), (Lanes.go_on, False), (Lanes._tell, False)]
+)
+def test_whoever_asks_while_the_last_one_comes_is_told_or_hears_that_nobody_is_there(
+    function, is_asked_first
+):
+    def make():
+        lanes, calls, answers = Lanes(1), [], []
+        lanes.wake(Sleeper())
+
+        def ask():
+            answers.append(lanes.then(called(calls)))
+
+        def check():
+            assert calls == ["done"] * answers[0]
+            assert not lanes._then
+
+        both = ask, lanes.go_on
+        return *(both if is_asked_first else both[::-1]), check
+
+    interrupted_at_each_line(function, make)
+
+
+# -- narrow lanes --
+
+
+def narrow(count):
+    lanes, sleepers = Lanes(1), [Sleeper() for _ in range(count)]
+    for sleeper in sleepers:
+        lanes.wake(sleeper)
+    return lanes, sleepers
+
+
+def test_a_line_that_hardly_moves_becomes_wide_and_later_narrow_again():
+    lanes, sleepers = narrow(200)
+    lanes.then(lambda: None)
+    for _ in range(_SLOW - 1):
+        lanes.go_on()
+    assert sum(woken(sleepers)) == _SLOW
+
+    lanes.hurry()
+    assert sum(woken(sleepers)) == _SLOW + WIDTH
+    lanes.hurry()  # wide as it is, it does not become wider
+    assert sum(woken(sleepers)) == _SLOW + WIDTH
+    for _ in range(200):
+        lanes.go_on()
+    assert woken(sleepers) == [1] * 200
+
+    later = [Sleeper() for _ in range(_STAYS_WIDE_FOR)]
+    for sleeper in later:
+        lanes.wake(sleeper)
+        lanes.go_on()
+    for _ in range(WIDTH):  # what is free is used up
+        lanes.wake(Sleeper())
+        lanes.go_on()
+    last = [Sleeper() for _ in range(3)]
+    for sleeper in last:
+        lanes.wake(sleeper)
+    assert woken(last) == [1, 0, 0]
+
+
+def test_a_line_that_moves_stays_narrow():
+    lanes, sleepers = narrow(200)
+    lanes.then(lambda: None)
+    for _ in range(_SLOW):
+        lanes.go_on()
+
+    lanes.hurry()
+
+    assert sum(woken(sleepers)) == _SLOW + 1
+
+
+def test_the_only_lane_is_found_again_once_nobody_has_gone_on_for_a_while():
+    lanes, sleepers = narrow(4)
+    lanes.look(100.0)
+    lanes.look(100.1)  # two looks soon after each other are not a while
+    assert sum(woken(sleepers)) == 1
+
+    lanes.look(100.0 + _STUCK_AFTER)
+    assert sum(woken(sleepers)) == 2
+    lanes.look(100.1 + _STUCK_AFTER)
+    assert sum(woken(sleepers)) == 2
+    lanes.look(100.3 + 2 * _STUCK_AFTER)
+    assert sum(woken(sleepers)) == 3
+    for _ in range(3):  # those who were held up go on after all
+        lanes.go_on()
+
+    assert woken(sleepers) == [1] * 4
+    lanes.go_on()
+    assert len(lanes._free) == 1
+
+
+def test_a_line_that_moves_is_not_mended():
+    lanes, sleepers = narrow(9)
+    for number in range(5):
+        lanes.look(100.0 + number)
+        lanes.go_on()
+
+    assert sum(woken(sleepers)) == 6
+
+
+def test_a_lane_that_is_lost_with_nobody_in_line_is_found_again_too():
+    lanes, _ = narrow(1)
+    lanes.look(100.0)
+    lanes.look(101.0)
+    lanes.look(102.0)
+
+    assert len(lanes._free) == 1
+
+
+def test_lanes_that_nobody_looks_after_are_open():
+    lanes, sleepers = narrow(WIDTH)
+    lanes.open()
+    assert woken(sleepers) == [1] * WIDTH
+    for _ in range(WIDTH):
+        lanes.go_on()
+    for _ in range(3):
+        for sleeper in sleepers:
+            lanes.wake(sleeper)
+        for _ in sleepers:
+            lanes.go_on()
+
+    assert woken(sleepers) == [4] * WIDTH
+    assert len(lanes._free) == WIDTH
 
 
 # -- those who wait in them --
@@ -313,11 +484,28 @@ def test_a_wait_that_begins_while_the_signal_is_set_ends(function):
     interrupted_at_each_line(function, make)
 
 
-def test_futures_of_a_crowd_of_callers_all_end():
+@pytest.mark.parametrize("kind", [RaftFuture, ApplyFuture])
+def test_futures_of_a_crowd_of_callers_all_end(kind):
     runtime = ThreadRuntime()
-    futures = [RaftFuture(runtime) for _ in range(200)]
+    futures = [kind(runtime) for _ in range(200)]
     waiting = [in_thread(lambda future=future: future.result()) for future in futures]
     for number, future in enumerate(futures):
         future.set_result(number)
 
     assert [joined() for joined in waiting] == list(range(200))
+
+
+@pytest.mark.parametrize(("held", "free"), [(ApplyFuture, RaftFuture), (RaftFuture, ApplyFuture)])
+def test_who_waits_for_commands_and_who_waits_for_anything_else_hold_up_each_other_never(held, free):
+    runtime = ThreadRuntime()
+    lanes = runtime._command_lanes if held is ApplyFuture else runtime._lanes
+    lanes._free.clear()  # others are on their way
+    late, soon = held(runtime), free(runtime)
+    waiting, done = in_thread(late.result), in_thread(soon.result)
+
+    late.set_result(1)
+    soon.set_result(2)
+
+    assert done() == 2
+    lanes.mend()
+    assert waiting() == 1

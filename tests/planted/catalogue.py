@@ -543,7 +543,7 @@ LANES = Suite(
             "more lanes after mending",
             "lanes.py",
             (
-                "                if len(self._free) < WIDTH:  # after mend() there may be more than so "
+                "                if len(self._free) < self._width:  # after mend() there may be more than so "
                 "many lanes\n"
                 "                    self._free.append(None)\n"
             ),
@@ -554,6 +554,204 @@ LANES = Suite(
             "runtime.py",
             ("            self._happened = True\n            self._lanes.wake(self)"),
             ("            self._lanes.wake(self)\n            self._happened = True"),
+        ),
+    ),
+)
+
+CALLERS = Suite(
+    "the leader lets callers come, and for no longer than it should",
+    ("tests/core/test_leader_and_its_callers.py", "tests/core/test_lanes.py", "tests/core/test_proposals.py"),
+    (
+        (
+            "the wait has no timer of its own",
+            "roles/leader.py",
+            "        return min([self._lease_check_at, self._take_at, soonest, *leaving])\n",
+            "        return min([self._lease_check_at, soonest, *leaving])\n",
+        ),
+        (
+            "the timer not set when the wait begins",
+            "roles/leader.py",
+            "                    wake_at = min(wake_at, self._take_at)\n",
+            "",
+        ),
+        (
+            "what ends a wait begins another",
+            "roles/leader.py",
+            "        if has_ended or goes_on or self._transfers",
+            "        if goes_on or self._transfers",
+        ),
+        (
+            "waits for the rest of a queue",
+            "roles/leader.py",
+            "        if has_ended or goes_on or self._transfers",
+            "        if has_ended or self._transfers",
+        ),
+        (
+            "waits while commands are refused",
+            "roles/leader.py",
+            " or goes_on or self._transfers.is_active or self._restore.is_active:\n",
+            " or goes_on:\n",
+        ),
+        (
+            "waits with nothing",
+            "roles/leader.py",
+            "        if not len(node.proposals) or node.proposals.has(",
+            "        if node.proposals.has(",
+        ),
+        (
+            "waits with a whole batch",
+            "roles/leader.py",
+            " or node.proposals.has(config.max_append_entries, config.max_append_bytes):\n",
+            ":\n",
+        ),
+        (
+            "a batch of bytes is none",
+            "proposals.py",
+            "        return len(self._items) >= count or self._bytes >= size\n",
+            "        return len(self._items) >= count\n",
+        ),
+        (
+            "mark cleared while it waits",
+            "roles/leader.py",
+            "        if self._is_leaving_them_alone():\n            return None\n",
+            (
+                "        if self._is_leaving_them_alone():\n"
+                "            node.proposals.channel.clear()\n"
+                "            return None\n"
+            ),
+        ),
+        (
+            "the next role not told",
+            "roles/leader.py",
+            "            node.proposals.channel.insist()\n",
+            "            node.proposals.channel.poke()\n",
+        ),
+        (
+            "takes after its lease",
+            "roles/leader.py",
+            "        if now >= self._take_at and transition is None and self._departure is None:\n",
+            "        if now >= self._take_at and self._departure is None:\n",
+        ),
+        (
+            "takes though it is no member",
+            "roles/leader.py",
+            "        if now >= self._take_at and transition is None and self._departure is None:\n",
+            "        if now >= self._take_at and transition is None:\n",
+        ),
+        (
+            "a slow write after a wait is forgotten",
+            "roles/leader.py",
+            "            self._node.runtime.hurry_callers()\n            transition = self._append_waiting()\n",
+            "            self._node.runtime.hurry_callers()\n            self._append_waiting()\n",
+        ),
+        (
+            "callers not hurried",
+            "roles/leader.py",
+            "            self._node.runtime.hurry_callers()\n",
+            "",
+        ),
+        (
+            "a full queue pokes",
+            "proposals.py",
+            "            self.channel.insist()\n",
+            "            self.channel.poke()\n",
+        ),
+        (
+            "every one that finds it full insists",
+            "proposals.py",
+            "        if self._waiting[:1] == [room]:\n",
+            "        if True:\n",
+        ),
+        (
+            "the callers of commands unknown",
+            "runtime.py",
+            "        return self._command_lanes.then(call)\n",
+            "        return False\n",
+        ),
+        (
+            "hurrying does nothing",
+            "runtime.py",
+            "        self._command_lanes.hurry()\n",
+            "        pass\n",
+        ),
+        (
+            "commands and all else in the same lanes",
+            "runtime.py",
+            "        return CallerSignal(self._command_lanes if is_command else self._lanes)\n",
+            "        return CallerSignal(self._command_lanes)\n",
+        ),
+        (
+            "nobody looks after the lanes",
+            "context.py",
+            "                    self.runtime.look_after_callers()\n",
+            "",
+        ),
+        (
+            "lanes not opened at the end",
+            "node.py",
+            "        self._runtime.release_callers()\n",
+            "",
+        ),
+        (
+            "told before anybody was asked",
+            "lanes.py",
+            (
+                "        self._then.append(call)  # first: who frees a lane looks after that\n"
+                "        if self._is_somebody_on_the_way():\n"
+                "            return True\n"
+            ),
+            (
+                "        if self._is_somebody_on_the_way():\n"
+                "            self._then.append(call)\n"
+                "            return True\n"
+                "        self._then.append(call)\n"
+            ),
+        ),
+        (
+            "told before the lane is free",
+            "lanes.py",
+            "            except IndexError:\n                if len(self._free) < self._width:",
+            (
+                "            except IndexError:\n"
+                "                self._tell()\n"
+                "                if len(self._free) < self._width:"
+            ),
+        ),
+        (
+            "only who stands in line is on the way",
+            "lanes.py",
+            "        return bool(self._sleepers) or len(self._free) < self._width\n",
+            "        return bool(self._sleepers)\n",
+        ),
+        (
+            "wide for ever",
+            "lanes.py",
+            "            self._width = self._usual_width\n",
+            "            pass\n",
+        ),
+        (
+            "mended at every look",
+            "lanes.py",
+            "        elif now - self._still_since >= _STUCK_AFTER:\n",
+            "        else:\n",
+        ),
+        (
+            "a line that moves is mended",
+            "lanes.py",
+            "            self._moved_at_look, self._still_since = self.moved, now\n",
+            "            self._moved_at_look = self.moved\n",
+        ),
+        (
+            "wide though it moves",
+            "lanes.py",
+            " and self.moved - self._moved_at_then < _SLOW:\n",
+            ":\n",
+        ),
+        (
+            "wider and wider",
+            "lanes.py",
+            "        if self._width == self._usual_width < WIDTH and",
+            "        if",
         ),
     ),
 )
@@ -679,4 +877,4 @@ RECOVERY = Suite(
     ),
 )
 
-SUITES = (STORE, LANES, RECOVERY)
+SUITES = (STORE, LANES, CALLERS, RECOVERY)

@@ -825,10 +825,34 @@ _PASSING_ON = [
         threads=True,
     ),
     Mutant(
+        "queue-left-alone-for-good-by-who-steps-down",
+        "roles/leader.py",
+        "        if self._take_at < inf:  # the queue is marked, so nobody else would tell the next role\n"
+        "            node.proposals.channel.insist()\n",
+        "",
+        "ARCHITECTURE, threads: a leader that leaves office while it waits for callers tells the next role",
+        threads=True,
+    ),
+    Mutant(
+        "callers-who-come-told-by-a-poke",
+        "roles/leader.py",
+        "        if not node.runtime.after_callers(node.proposals.channel.insist):\n",
+        "        if not node.runtime.after_callers(node.proposals.channel.poke):\n",
+        "ARCHITECTURE, threads: the queue's mark is set while the leader waits for callers",
+        also=(
+            Edit(
+                "roles/leader.py",
+                "        self._take_at = node.runtime.now() + _LONGEST_WAIT_FOR_CALLERS\n",
+                "        self._take_at = 1e9\n",
+            ),
+        ),
+    ),
+    Mutant(
         "rest-of-the-queue-not-poked-for",
         "roles/leader.py",
         "        if len(node.proposals):\n"
-        "            node.proposals.channel.poke()  # RPCs that came meanwhile go first\n",
+        "            node.proposals.channel.poke()  # RPCs that came meanwhile go first\n"
+        "            self._left_some = True\n",
         "",
         "hashicorp/raft D9: one batch for each wake-up, the rest waits for the next one",
         also=(_NO_POKE_OF_THE_FSM,),
