@@ -208,6 +208,7 @@ def test_a_line_that_hardly_moves_becomes_wide_and_later_narrow_again():
 
     lanes.hurry()
     assert sum(woken(sleepers)) == _SLOW + WIDTH
+    lanes.then(lambda: None)
     lanes.hurry()  # wide as it is, it does not become wider
     assert sum(woken(sleepers)) == _SLOW + WIDTH
     for _ in range(200):
@@ -509,3 +510,20 @@ def test_who_waits_for_commands_and_who_waits_for_anything_else_hold_up_each_oth
     assert done() == 2
     lanes.mend()
     assert waiting() == 1
+
+
+def test_a_runtime_knows_whether_callers_are_on_their_way_and_hurries_them():
+    runtime, calls = ThreadRuntime(), []
+    futures = [ApplyFuture(runtime) for _ in range(3)]
+    waiting = [in_thread(future.result) for future in futures]
+    eventually(lambda: all("_wakers" in future.__dict__ for future in futures), "all wait")
+    assert not runtime.after_callers(called(calls))
+    runtime._command_lanes._free.clear()  # others are on their way
+    for number, future in enumerate(futures):
+        future.set_result(number)
+
+    assert runtime.after_callers(called(calls))
+    runtime.hurry_callers()
+
+    assert [joined() for joined in waiting] == [0, 1, 2]
+    eventually(lambda: calls == ["done"], "the last one says so")

@@ -150,6 +150,18 @@ def test_whoever_waits_for_room_gets_in_when_some_is_made():
     assert [data for _, data, _, _ in proposals.take(10, 10_000)] == [b"x", b"x", b"late"]
 
 
+def test_only_the_first_that_waits_for_room_insists_until_there_was_some():
+    proposals = full()
+    assert proposals.inbox.take(0) == ProposalsWaiting()  # and its consumer leaves the mark set
+    joined = [waiting_for_room(proposals) for _ in range(3)]
+
+    proposals.close(refused)
+
+    assert all(isinstance(each(), NotLeaderError) for each in joined)
+    assert proposals.inbox.take(0.5) == ProposalsWaiting()
+    assert proposals.inbox.take(0.5) is None
+
+
 def test_every_waiter_gets_in_in_the_end():
     proposals = full(1)
     waiters = [waiting_for_room(proposals) for _ in range(4)]

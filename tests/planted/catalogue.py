@@ -710,11 +710,18 @@ CALLERS = Suite(
         (
             "told before the lane is free",
             "lanes.py",
-            "            except IndexError:\n                if len(self._free) < self._width:",
             (
-                "            except IndexError:\n"
+                "                if len(self._free) < self._width:  # after mend() there may be more than so "
+                "many lanes\n"
+                "                    self._free.append(None)\n"
+                "                if not self._sleepers:\n"
+                "                    self._tell()\n"
+            ),
+            (
                 "                self._tell()\n"
-                "                if len(self._free) < self._width:"
+                "                if len(self._free) < self._width:\n"
+                "                    self._free.append(None)\n"
+                "                if not self._sleepers:\n"
             ),
         ),
         (
