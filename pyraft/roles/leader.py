@@ -669,8 +669,6 @@ class Leader:
         node = self._node
         self._leadership.alive = False
         node.leadership = None
-        if self._take_at < inf:  # the queue is marked, so nobody else would tell the next role
-            node.proposals.channel.insist()
         for peer in [*self._peers.values(), *(leaving.peer for leaving in self._leaving.values())]:
             peer.end()
         self._transfers.end()

@@ -9,6 +9,7 @@ from pyraft.events import ProposalsWaiting, StopRequested, TransferRequested
 from pyraft.futures import ApplyFuture, RaftFuture
 from pyraft.log import LogType
 from pyraft.roles.base import RoleName
+from pyraft.roles.follower import Follower
 from pyraft.roles.leader import _LONGEST_WAIT_FOR_CALLERS, Leader
 from pyraft.runtime import CallerSignal
 from tests.nodes import PATIENCE, eventually, server, stage
@@ -36,9 +37,9 @@ class Inbox:
 
 
 class Steps:
-    """A leader alone in its cluster unless others are named.  ``are_coming``: whether any callers are."""
+    """A leader whose peers are silent.  ``are_coming``: whether callers are on their way."""
 
-    def __init__(self, others=()):
+    def __init__(self):
         self.node = server("1", term=1)
         self.runtime = self.node.runtime
         self.are_coming = True
@@ -191,7 +192,6 @@ def test_who_waits_for_room_ends_the_wait():
 
 def test_a_handover_refuses_what_waits_as_soon_as_the_wait_is_over():
     s = Steps()
-    s.runtime.are_coming = True
     handed_over = RaftFuture(s.runtime)
 
     s.serve(
@@ -206,24 +206,20 @@ def test_a_handover_refuses_what_waits_as_soon_as_the_wait_is_over():
     assert s.asked == 1  # during the handover it waits for nobody
 
 
-def test_the_next_role_hears_of_what_was_left_waiting():
+def test_the_next_role_refuses_what_was_left_waiting_and_hears_of_more():
     s = Steps()
     s.serve(lambda: s.put(b"1"))
-    assert s.inbox.events == []
-
+    [(_, _, _, waiting)] = s.node.proposals._items
     s.leader._end()
+    refused = []
+    s.node.notifier.fail = lambda futures, make_error: refused.extend(futures)
+
+    s.inbox.idle = [lambda: s.inbox.put(StopRequested())]
+    Follower(s.node).run()
+    assert refused == [waiting]
+    s.put(b"2")
 
     assert s.inbox.events == [ProposalsWaiting()]
-    assert s.node.proposals.channel.is_marked
-
-
-def test_a_leader_that_did_not_wait_tells_the_next_role_nothing():
-    s = Steps()
-    s.serve(lambda: s.put(b"1"), lambda: s.come())
-
-    s.leader._end()
-
-    assert s.inbox.events == []
 
 
 def test_a_leader_whose_lease_ended_meanwhile_takes_nothing():

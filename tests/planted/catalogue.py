@@ -621,12 +621,6 @@ CALLERS = Suite(
             ),
         ),
         (
-            "the next role not told",
-            "roles/leader.py",
-            "            node.proposals.channel.insist()\n",
-            "            node.proposals.channel.poke()\n",
-        ),
-        (
             "takes after its lease",
             "roles/leader.py",
             "        if now >= self._take_at and transition is None and self._departure is None:\n",

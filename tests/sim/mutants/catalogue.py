@@ -825,15 +825,6 @@ _PASSING_ON = [
         threads=True,
     ),
     Mutant(
-        "queue-left-alone-for-good-by-who-steps-down",
-        "roles/leader.py",
-        "        if self._take_at < inf:  # the queue is marked, so nobody else would tell the next role\n"
-        "            node.proposals.channel.insist()\n",
-        "",
-        "ARCHITECTURE, threads: a leader that leaves office while it waits for callers tells the next role",
-        threads=True,
-    ),
-    Mutant(
         "callers-who-come-told-by-a-poke",
         "roles/leader.py",
         "        if not node.runtime.after_callers(node.proposals.channel.insist):\n",
