@@ -95,10 +95,10 @@ class NodeContext:
             watch = self._transfer_watch
             until = deadline if watch is None else min(deadline, watch.deadline)
             event = self.inbox.take(until)
+            self.runtime.look_after_callers()
             if event is None:
                 if watch is None or until == deadline:
                     self.metrics.main_woke_late(self.runtime.now() - deadline)
-                    self.runtime.look_after_callers()
                     return None
                 self.end_transfer_watch(_not_handed_over(f"{watch.target} did not become leader in time"))
             elif isinstance(event, ConfigReloaded):

@@ -5,9 +5,10 @@ threads, and if all were woken at once all would stand in line for the interpret
 threads behind them: with 4,096 callers a leader waited so long that it lost its office.
 
 Every step that decides is a single atomic operation of CPython with its lock, and of two threads
-each publishes first and looks second.  An interrupt can cost a lane, a KeyboardInterrupt in
-``go_on``, and a signal handler that waits can keep one.  Nothing depends on it: a pyraft thread
-looks after the lanes now and then (``look``), and so does who waits (see runtime.CallerSignal).
+each publishes first and looks second.  What is raised into a thread from outside, in ``go_on``, can
+cost a lane and the next one's wake-up.  So the main thread, which runs signal handlers and gets
+KeyboardInterrupts, is in no lane; and nothing depends on them: a pyraft thread looks after the lanes
+(``look``), and so does now and then who waits (see runtime.CallerSignal).
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ Fewer leave it idle while one wakes (8 carried 7 % less with 256 callers than no
 with more of them pyraft's own threads wait longer.
 """
 
-_SLOW = 64  # who left the line during one wait of ``then``; fewer, and one at a time is too slow
-_STAYS_WIDE_FOR = 20_000  # of them
+_STAYS_WIDE_FOR = 2_000  # who leave the line
 _STUCK_AFTER = 0.25  # seconds
 
 
@@ -45,7 +45,6 @@ class Lanes:
     __slots__ = (
         "_free",
         "_moved_at_look",
-        "_moved_at_then",
         "_narrow_at",
         "_sleepers",
         "_still_since",
@@ -62,7 +61,6 @@ class Lanes:
         self._free: deque[None] = deque([None] * width)
         self._narrow_at = 0.0  # what ``moved`` must be for the usual width
         self._then: deque[Callable[[], None]] = deque(maxlen=1)
-        self._moved_at_then = 0
         self._moved_at_look = 0
         self._still_since = 0.0
         self.moved = 0
@@ -92,12 +90,14 @@ class Lanes:
                 return
 
     def then(self, call: Callable[[], None]) -> bool:
-        """Have ``call`` made once the line is empty; False if nobody is on the way, and it is not.
+        """Have ``call`` made once the line is empty; False if it is not worth waiting for, and it is not made.
 
-        It replaces an earlier one.  Who is woken last makes it, on its own thread; with a lane that
-        was lost, nobody does.
+        That is if nobody is on the way, or whoever is comes slowly, after ``hurry``.
+        It replaces an earlier one.  Who was woken and finds the line empty makes it, on its own
+        thread: with one lane, the last.  With a lane that was lost, perhaps nobody does.
         """
-        self._moved_at_then = self.moved
+        if self._width > self._usual_width:
+            return False
         self._then.append(call)  # first: who frees a lane looks after that
         if self._is_somebody_on_the_way():
             return True
@@ -108,16 +108,15 @@ class Lanes:
         return False
 
     def hurry(self) -> None:
-        """The line has kept somebody waiting since ``then``: wake more at a time if it hardly moved."""
-        if self._width == self._usual_width < WIDTH and self.moved - self._moved_at_then < _SLOW:
-            self._widen(self.moved + _STAYS_WIDE_FOR)
+        """The line has been slow since ``then``: wake more at a time for a while."""
+        self._widen(self.moved + _STAYS_WIDE_FOR)
 
     def open(self) -> None:
         """Wake ``WIDTH`` at a time from now on: whoever looks after the lanes is about to end."""
         self._widen(float("inf"))
 
     def look(self, now: float) -> None:
-        """Mend the lanes if nobody has gone on for a while.  One thread calls it, now and then."""
+        """Mend the lanes if nobody has gone on for a while.  One thread calls it, often."""
         if self.moved != self._moved_at_look or not self._is_somebody_on_the_way():
             self._moved_at_look, self._still_since = self.moved, now
         elif now - self._still_since >= _STUCK_AFTER:

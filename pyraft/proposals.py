@@ -50,6 +50,7 @@ class ProposalQueue:
         self._instants: deque[tuple[int, float]] = deque()  # which of all, and when it was put
         self._oldest_put_at: float | None = None  # of what was taken last
         self._waiting: list[Signal] = []
+        self._is_told_full = False  # the leader loop, since it took something
         self._closed: Callable[[], RaftError] | None = None
 
     def __len__(self) -> int:
@@ -89,6 +90,7 @@ class ProposalQueue:
             else:
                 items = self._cut(max_count, max_bytes)
             self._taken += len(items)
+            self._is_told_full = False
             self._find_oldest()
             waiting, self._waiting = self._waiting, []
         for signal in waiting:
@@ -137,6 +139,7 @@ class ProposalQueue:
     def _put_when_there_is_room(self, proposal: Proposal, timeout: float | None) -> None:
         reason = self._runtime.must_not_wait()
         if reason is not None:
+            self._ask_for_room()
             raise EnqueueTimeoutError(
                 f"{len(self._items)} commands are waiting already, and apply() must not wait for room here "
                 f"because {reason}: try again later, or from another thread"
@@ -146,7 +149,7 @@ class ProposalQueue:
             room = self._runtime.signal()
             if self._offer(proposal, room):
                 return
-            self._ask_for_room(room)
+            self._ask_for_room()
             left = None if deadline is None else deadline - self._runtime.now()
             if (left is not None and left <= 0) or not room.wait(left):
                 with self._lock:
@@ -158,12 +161,13 @@ class ProposalQueue:
                     f"max_proposals and max_proposal_bytes"
                 )
 
-    def _ask_for_room(self, room: Signal) -> None:
-        """The leader loop may be waiting for more; but one of those who wait for room is enough."""
-        if self._waiting[:1] == [room]:
-            self.channel.insist()
-        else:
+    def _ask_for_room(self) -> None:
+        """The leader loop may be waiting for more; but to be told once is enough."""
+        if self._is_told_full:
             self.channel.poke()
+            return
+        self._is_told_full = True
+        self.channel.insist()
 
     def _cut(self, max_count: int, max_bytes: int) -> list[Proposal]:
         size = count = 0

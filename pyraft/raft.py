@@ -270,7 +270,8 @@ class Raft:
 
         Never blocks on consensus.  The future's error says what to do next: a
         NotAppliedError may be retried, an OutcomeUnknownError only if the FSM can recognise
-        duplicates.
+        duplicates.  Not for signal handlers: one that interrupts another apply() would wait for ever
+        for a lock that its own thread holds.  Let it set an event that a thread waits for.
 
         Args:
             cmd: the command, opaque to pyraft; may be empty.

@@ -129,10 +129,10 @@ class Runtime(ABC):
         return False
 
     def hurry_callers(self) -> None:  # noqa: B027  (optional)
-        """Those on the way when ``after_callers`` was called have taken long."""
+        """Those on the way since ``after_callers`` have taken long for as many as they are."""
 
     def look_after_callers(self) -> None:  # noqa: B027  (optional)
-        """See to it that all who are to be woken will be.  One pyraft thread calls it, now and then."""
+        """See to it that all who are to be woken will be.  One pyraft thread calls it, often."""
 
     def release_callers(self) -> None:  # noqa: B027  (optional)
         """Nobody looks after the callers any more."""
@@ -410,6 +410,10 @@ class ThreadRuntime(Runtime):
         return ThreadSignal()
 
     def caller_signal(self, is_command: bool = False) -> Signal:
+        # Only the main thread runs signal handlers, which may wait inside a wait and so keep a lane,
+        # and only to it a KeyboardInterrupt comes, perhaps with the next one's wake-up in its hands.
+        if threading.get_ident() == threading.main_thread().ident:
+            return ThreadSignal()
         return CallerSignal(self._command_lanes if is_command else self._lanes)
 
     def after_callers(self, call: Callable[[], None]) -> bool:

@@ -68,6 +68,7 @@ from .transfer import Transfers
 
 _SHORTEST_LEASE_CHECK = 0.01  # seconds
 _LONGEST_WAIT_FOR_CALLERS = 0.05  # seconds
+_SLOW_CALLERS = 0.003, 0.001  # seconds, and for each: another thread keeps the interpreter from them
 
 
 class _Batch(NamedTuple):
@@ -230,7 +231,6 @@ class Leader:
             self._lease_check_at = self._next_lease_check()
             transition = self._check_lease()
         if now >= self._take_at and transition is None and self._departure is None:
-            self._node.runtime.hurry_callers()
             transition = self._append_waiting()
         return transition
 
@@ -272,13 +272,18 @@ class Leader:
         """Whether callers who have just got their answers are on the way, and likely to bring more.
 
         A batch for all of them costs hardly more than one for the first, and as long as they are
-        woken one by one this thread does not come in between.  While it lasts, the queue's mark
-        stays set: nobody pokes.  What ends it is whoever is woken last, a full queue, or time.
+        woken one by one this thread does not come in between.  While it lasts, the queue's mark stays
+        set and nobody pokes.  What ends it is whoever is woken last, a full queue, time, or any poke.
         """
         node, config = self._node, self._node.config
-        has_ended, self._take_at = self._take_at < inf, inf
+        ends_at, self._take_at = self._take_at, inf
         goes_on, self._left_some = self._left_some, False
-        if has_ended or goes_on or self._transfers.is_active or self._restore.is_active:
+        if ends_at < inf:
+            lasted = _LONGEST_WAIT_FOR_CALLERS - (ends_at - node.runtime.now())
+            if lasted > _SLOW_CALLERS[0] + _SLOW_CALLERS[1] * len(node.proposals):
+                node.runtime.hurry_callers()
+            return False
+        if goes_on or self._transfers.is_active or self._restore.is_active:
             return False
         if not len(node.proposals) or node.proposals.has(config.max_append_entries, config.max_append_bytes):
             return False

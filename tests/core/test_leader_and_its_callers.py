@@ -22,6 +22,7 @@ class Inbox:
     def __init__(self, runtime):
         self.runtime = runtime
         self.events = []
+        self.passed = 0.0
         self.idle = []  # what happens, one after the other, when there are no events
 
     def put(self, event):
@@ -30,6 +31,9 @@ class Inbox:
     def take(self, deadline):
         if not self.events and self.idle:
             self.idle.pop(0)()
+        if self.runtime.at >= deadline != self.passed:  # once for each: no flood may starve a timer
+            self.passed = deadline
+            return None
         if self.events:
             return self.events.pop(0)
         self.runtime.at = max(self.runtime.at, deadline)
@@ -123,13 +127,57 @@ def test_if_they_do_not_come_it_goes_on_in_time_and_has_them_hurry():
 def test_an_earlier_timer_does_not_end_the_wait():
     s = Steps()
     began = s.runtime.at
+    checked_at = []
     s.leader._next_lease_check = lambda: s.runtime.at + 0.8 * _LONGEST_WAIT_FOR_CALLERS
-    s.leader._check_lease = lambda: None
+    s.leader._check_lease = lambda: checked_at.append(s.runtime.at)
 
     s.serve(lambda: s.put(b"1"), nothing, nothing)
 
     assert s.batches == [[b"1"]]
     assert s.hurried_at == [began + _LONGEST_WAIT_FOR_CALLERS]
+    assert checked_at[0] == began + 0.8 * _LONGEST_WAIT_FOR_CALLERS
+
+
+def test_one_wait_after_the_other_puts_no_other_timer_off():
+    s = Steps()
+    checked_at = []
+    s.leader._check_lease = lambda: checked_at.append(s.runtime.at)
+    lease_ends = s.leader._next_lease_check()
+
+    def later():
+        s.runtime.at += 0.8 * _LONGEST_WAIT_FOR_CALLERS
+
+    waits = [lambda: s.put(b"1"), lambda: (later(), s.come())] * 30
+    s.serve(*waits)
+
+    assert len(s.batches) == 30
+    assert checked_at
+    assert checked_at[0] <= lease_ends + _LONGEST_WAIT_FOR_CALLERS
+
+
+@pytest.mark.parametrize(
+    ("seconds", "count", "is_slow"),
+    [
+        (0.002, 1, False),
+        (0.01, 1, True),
+        (0.01, 20, False),
+        (0.04, 30, True),
+        (0.04, 40, False),
+        (0.04, 8, True),
+    ],
+)
+def test_callers_that_take_long_for_as_many_as_they_are_are_hurried(seconds, count, is_slow):
+    s = Steps()
+
+    def come():
+        s.put(*[b"x"] * (count - 1))
+        s.runtime.at += seconds
+        s.come()
+
+    s.serve(lambda: s.put(b"x"), come)
+
+    assert bool(s.hurried_at) == is_slow
+    assert [len(batch) for batch in s.batches] == [count]
 
 
 def test_what_ends_a_wait_begins_no_other_and_the_next_command_does():
@@ -282,11 +330,27 @@ def test_callers_of_a_leader_are_all_answered_though_a_lane_is_lost():
         s.make_it_lead()
         lose_lanes(s.raft)
 
-        answers = [in_thread(lambda n=n: s.raft.apply(b"c%d" % n).result(PATIENCE)) for n in range(40)]
+        answers = [in_thread(lambda n=n: s.raft.apply(b"c%d" % n).result()) for n in range(40)]
 
         assert [joined() for joined in answers] == [b"C%d" % n for n in range(40)]
+
+
+@pytest.mark.usefixtures("nobody_looks_for_itself")
+def test_who_waits_for_a_barrier_is_answered_though_its_lane_is_lost(monkeypatch):
+    asleep = []
+    sleep = CallerSignal._sleep
+    monkeypatch.setattr(CallerSignal, "_sleep", lambda self, left: asleep.append(self) or sleep(self, left))
+    with stage(heartbeat_timeout=1.0, election_timeout=1.0, leader_lease_timeout=0.2) as s:
+        s.make_it_lead()
+        eventually(lambda: s.raft.commit_index == s.raft.last_index, "its term is settled")
+        s.s2.holds_appends = s.s3.holds_appends = True
+        answer = in_thread(lambda: s.raft.barrier().result())
+        eventually(lambda: asleep, "it sleeps")
         lose_lanes(s.raft)
-        assert in_thread(lambda: s.raft.barrier().result(PATIENCE))()
+
+        s.s2.let_go()
+
+        assert answer() == s.raft.last_index
 
 
 @pytest.mark.usefixtures("nobody_looks_for_itself")

@@ -162,6 +162,20 @@ def test_only_the_first_that_waits_for_room_insists_until_there_was_some():
     assert proposals.inbox.take(0.5) is None
 
 
+def test_who_may_not_wait_for_room_asks_for_it_too_once_for_each_time_that_it_is_full():
+    proposals = full()
+    assert proposals.inbox.take(0.25) == ProposalsWaiting()
+    for round in range(2):
+        for _ in range(3):
+            assert isinstance(on_pyraft_thread(lambda: proposals.put(command())), EnqueueTimeoutError)
+
+        assert proposals.inbox.take(0.5 + round) == ProposalsWaiting()
+        assert proposals.inbox.take(0.5 + round) is None
+        proposals.take(10, 10_000)
+        for _ in range(3):
+            proposals.put(command())
+
+
 def test_every_waiter_gets_in_in_the_end():
     proposals = full(1)
     waiters = [waiting_for_room(proposals) for _ in range(4)]
