@@ -782,10 +782,11 @@ class SimRuntime(Runtime):
 
     def after_callers(self, call: Callable[[], None]) -> bool:
         scheduler = self.scheduler
-        if scheduler.callers is None or scheduler.undisturbed:
+        draw = scheduler.callers
+        if draw is None or scheduler.undisturbed:
             return False
-        self.enter()
-        seconds = scheduler.callers()
+        self.enter()  # the fault may relent meanwhile
+        seconds = draw()
         if seconds is None:
             return False
         scheduler.note("callers on their way", self.group.name, seconds)
